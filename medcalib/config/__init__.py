@@ -1,0 +1,114 @@
+"""Configs: YAML in, a closed and frozen `RunConfig` out, with every mistake reported at its place.
+
+    config = load(Path("configs/acdc.yaml"), overrides=["train.epochs=5"], data="/data/ACDC", loss="mbls")
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from medcalib.config.checks import cross_checks
+from medcalib.config.messages import dotted, explain
+from medcalib.config.reader import KeyPath, Source, parse_yaml, read_yaml
+from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
+from medcalib.errors import ConfigError
+
+__all__ = ["DataConfig", "RunConfig", "TrainConfig", "dump", "json_schema", "load", "validate"]
+
+
+def load(
+    path: Path, *, overrides: Sequence[str] = (), data: str | None = None, loss: str | None = None
+) -> RunConfig:
+    """Read a config file, apply `a.b=c` overrides, `--data` and `--loss`, and validate the result once.
+
+    Raises `ConfigError` whose text has one line a mistake: `file:line:col: path: ...`.
+    """
+    source = read_yaml(path)
+    if not isinstance(source.data, dict):
+        raise ConfigError(f"{path}:1:1: expected a mapping of keys to values, got {type(source.data).__name__}")
+    for text in overrides:
+        _override(source, text)
+    if data is not None:
+        _put(source, ("data", "root"), data, "--data")
+    if loss is not None and _loss_name(source.data) != loss:
+        _put(source, ("loss",), loss, "--loss")
+    return validate(source)
+
+
+def validate(source: Source) -> RunConfig:
+    """A `RunConfig` from a parsed source, or every mistake at once."""
+    try:
+        config = RunConfig.model_validate(_frozen(source.data))
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error, source, RunConfig))) from None
+    mistakes = [f"{source.place(path)}: {dotted(path)}: {message}" for path, message in cross_checks(config)]
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def dump(config: RunConfig) -> str:
+    """The complete config as YAML, defaults included; `load` reads it back to an equal config."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(json.loads(config.model_dump_json()), stream)
+    return stream.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of a config file, for editors."""
+    schema = RunConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "medcalib config"} | schema
+
+
+def _frozen(value: Any) -> Any:
+    """Lists become tuples, the only sequences that the strict models take."""
+    if isinstance(value, list):
+        return tuple(_frozen(entry) for entry in value)
+    return {key: _frozen(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+
+
+def _override(source: Source, text: str) -> None:
+    key, equals, value = text.partition("=")
+    name = f"--set {key}"
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise ConfigError(f"--set {text}: expected key=value, such as --set train.epochs=5")
+    parsed = parse_yaml(value, name).data if value.strip() else None
+    _put(source, tuple(key.strip().split(".")), parsed, name)
+
+
+def _put(source: Source, path: KeyPath, value: Any, name: str) -> None:
+    """Set a value deep in the data; a short form (`loss: mbls`) on the way is written out first."""
+    node = source.data
+    for depth, part in enumerate(path[:-1]):
+        child = node.get(part)
+        if isinstance(child, str):
+            child = {"name": child}
+        if child is None:
+            child = {}
+        if not isinstance(child, dict):
+            raise ConfigError(f"{name}: {dotted(path[: depth + 1])} holds no keys")
+        node[part] = child
+        node = child
+    node[path[-1]] = value
+    for known in [known for known in source.places if known[: len(path)] == path]:
+        del source.places[known]
+    for depth in range(1, len(path) + 1):
+        source.places.setdefault(path[:depth], name)
+    source.places[path] = name
+
+
+def _loss_name(data: dict[str, Any]) -> Any:
+    loss = data.get("loss")
+    return loss.get("name") if isinstance(loss, dict) else loss
+
+

@@ -1,0 +1,94 @@
+"""What one part of a config demands of another, and what constructors say of their options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from medcalib.config.reader import KeyPath
+from medcalib.config.schema import RunConfig
+from medcalib.data.intensity import INTENSITIES
+from medcalib.data.labels import convention_errors
+from medcalib.data.layouts import LAYOUTS
+from medcalib.data.splits import SPLITS
+from medcalib.errors import DataRefusedError
+from medcalib.networks import NETWORKS
+from medcalib.ops.scoring import bin_of_cell
+
+Finding = tuple[KeyPath, str]
+
+
+def cross_checks(config: RunConfig) -> list[Finding]:
+    """Every finding as (path, message); empty when the config is sound."""
+    return [*_constructors(config), *_labels(config), *_patch(config)]
+
+
+def _constructors(config: RunConfig) -> Iterator[Finding]:
+    """Let each constructor judge its own options: a bound stands in one place only."""
+    nowhere = Path(os.devnull)
+    split, layout = config.split, config.data.layout
+    trials: list[tuple[KeyPath, Callable[[], Any]]] = [
+        (("loss",), config.build_objective),
+        (("data", "layout"), lambda: LAYOUTS[layout.name](nowhere, [], **layout.options())),
+        (("split",), lambda: SPLITS[split.name]([], **split.options())),
+        (("score", "bins"), lambda: bin_of_cell(config.score.bins, config.score.edges)),
+        (("preprocess", "intensity"), lambda: _intensity(config)),
+    ]
+    for path, trial in trials:
+        try:
+            trial()
+        except DataRefusedError:
+            continue  # the data is not known here
+        except ValueError as error:
+            yield _pointed(path, str(error))
+
+
+def _intensity(config: RunConfig) -> None:
+    chosen = config.preprocess.intensity
+    INTENSITIES[chosen.name](**chosen.options())
+
+
+def _pointed(path: KeyPath, message: str) -> Finding:
+    """Constructors begin a message with the option's name: point at that key."""
+    first = message.split(" ", 1)[0]
+    return ((*path, first), message) if path[-1] != first and first.isidentifier() else (path, message)
+
+
+def _labels(config: RunConfig) -> Iterator[Finding]:
+    data = config.data
+    if data.convention is not None:
+        for message in convention_errors(data.convention, data.labels):
+            yield ("data", "labels"), message
+    if data.layout.name == "brats" and data.convention is None:
+        yield (
+            ("data",),
+            "the layout 'brats' needs `convention`: code 4 is enhancing tumor until 2021 and a resection cavity in "
+            "2024; name one of brats2013, brats2017-2021, brats2023, brats2024",
+        )
+    if data.ignore_label is not None and any(data.ignore_label in codes for codes in data.labels.values()):
+        yield ("data", "ignore_label"), f"code {data.ignore_label} is also the code of a class"
+    for name, members in data.composites.items():
+        unknown = [member for member in members if member not in data.labels]
+        if unknown or not members:
+            yield (
+                ("data", "composites", name),
+                f"expected names of classes ({', '.join(data.labels)}), got {', '.join(unknown) or 'none'}",
+            )
+
+
+def _patch(config: RunConfig) -> Iterator[Finding]:
+    try:
+        divisor = NETWORKS[config.model.name].divisor(config.model.options())
+    except ValueError as error:
+        yield _pointed(("model",), str(error))
+        return
+    size = config.train.patch_size
+    if any(n % d for n, d in zip(size, divisor, strict=True)):
+        below = [max(n // d, 1) * d for n, d in zip(size, divisor, strict=True)]
+        above = [-(-n // d) * d for n, d in zip(size, divisor, strict=True)]
+        yield (
+            ("train", "patch_size"),
+            f"must be divisible by {list(divisor)} (the network's strides), got {list(size)}; nearest: {below} or {above}",
+        )

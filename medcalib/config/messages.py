@@ -1,0 +1,137 @@
+"""Pydantic's findings as `file:line:col: path: what was expected, what came, did you mean ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from medcalib.config.reader import KeyPath, Source
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "string_type": "text; put it in quotes if it looks like a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list, such as [1, 2, 3]",
+    "list_type": "a list, such as [1, 2, 3]",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "finite_number": "a finite number",
+}
+
+
+def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> list[str]:
+    """One line for each mistake, sorted by place, repeats of a union's members merged."""
+    lines: dict[tuple[KeyPath, str], str] = {}
+    for entry in error.errors(include_url=False):
+        path = real_path(entry["loc"], source.data)
+        message = _message(entry, path, source, model)
+        lines.setdefault((path, message), f"{source.place(path)}: {dotted(path)}: {message}")
+    return [lines[key] for key in sorted(lines, key=lambda key: source.order(key[0]))]
+
+
+def real_path(loc: Sequence[str | int], data: Any) -> KeyPath:
+    """Pydantic's location without the tags that unions put into it."""
+    path: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        elif not (last and isinstance(data, Mapping) and isinstance(part, str)):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def dotted(path: KeyPath) -> str:
+    """`data.labels[2]` for a path; the file itself is `config`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "config"
+
+
+def _message(entry: Any, path: KeyPath, source: Source, model: type[BaseModel]) -> str:
+    kind, came, context = entry["type"], entry["input"], entry.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(str(entry["loc"][-1]), entry["loc"], model)
+    if kind == "missing":
+        return "is required, but missing"
+    if kind == "union_tag_not_found":
+        return f"expected a name, or a mapping with the key `name`, got {shown(came)}"
+    if kind == "union_tag_invalid":
+        known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        return f"unknown name {context['tag']!r}; {suggestion(context['tag'], known)}"
+    if kind == "literal_error":
+        known = [tag.strip(" '") for tag in context["expected"].replace(" or ", ", ").split(",")]
+        return f"expected one of {', '.join(known)}, got {shown(came)}{_did_you_mean(came, known)}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind in _EXPECTED:
+        return f"expected {_EXPECTED[kind]}, got {shown(came)}"
+    text = entry["msg"]
+    return f"{text[0].lower()}{text[1:]}, got {shown(came)}"
+
+
+def _unknown_key(key: str, loc: Sequence[str | int], model: type[BaseModel]) -> str:
+    if key in ("_target_", "_partial_", "_args_") or key.startswith("$"):
+        return "configs are data and execute nothing; name a choice, such as `loss: mbls`"
+    known = _keys_at(model, loc[:-1])
+    return f"unknown key; {suggestion(key, known)}" if known else "unknown key"
+
+
+def suggestion(name: Any, known: Sequence[str]) -> str:
+    """`did you mean 'x'?`, or the list of what exists."""
+    close = get_close_matches(str(name), known, 1, 0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _did_you_mean(name: Any, known: Sequence[str]) -> str:
+    close = get_close_matches(str(name), known, 1, 0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as a config would write it, shortened."""
+    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
+    value = list(value) if isinstance(value, tuple) else value
+    text = text or (f"text {value!r}" if isinstance(value, str) else repr(value))
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _keys_at(model: Any, loc: Sequence[str | int]) -> list[str]:
+    """The keys that the model at a pydantic location has, found through the JSON schema."""
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    nodes = [schema]
+    for part in loc:
+        nodes = [child for node in nodes for child in _children(node, part, definitions)]
+    found = [key for node in nodes for variant in _variants(node, definitions) for key in variant.get("properties", {})]
+    return sorted(set(found), key=found.index)
+
+
+def _variants(node: Any, definitions: Mapping[str, Any]) -> list[Any]:
+    if "$ref" in node:
+        return _variants(definitions[node["$ref"].rsplit("/", 1)[1]], definitions)
+    options = node.get("anyOf") or node.get("oneOf")
+    return [v for option in options for v in _variants(option, definitions)] if options else [node]
+
+
+def _children(node: Any, part: str | int, definitions: Mapping[str, Any]) -> list[Any]:
+    variants = _variants(node, definitions)
+    by_key = [v["properties"][part] for v in variants if part in v.get("properties", {})]
+    if by_key:
+        return by_key
+    if isinstance(part, int):
+        return [v["items"] for v in variants if isinstance(v.get("items"), dict)]
+    # the tag of a union member: keep only that member
+    return [v for v in variants if v.get("properties", {}).get("name", {}).get("const") == part]

@@ -1,0 +1,192 @@
+"""The config of a run: closed pydantic models. Choices (layout, split, network, loss ...) come from signatures."""
+
+from __future__ import annotations
+
+from inspect import Parameter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from medcalib.config.unions import Choice, Closed, parameters_of, union
+from medcalib.data.intensity import INTENSITIES
+from medcalib.data.labels import CONVENTIONS, IGNORE, LabelMap
+from medcalib.data.layouts import LAYOUTS
+from medcalib.data.splits import SPLITS
+from medcalib.losses import RECIPES, TERMS, Objective, build, build_terms, parameters, term_parameters
+from medcalib.metrics.case import REGIONS
+from medcalib.networks import NETWORKS
+
+Layout: Any = union("layout", {name: parameters_of(layout) for name, layout in LAYOUTS.items()})
+Split: Any = union("split", {name: parameters_of(split) for name, split in SPLITS.items()})
+Intensity: Any = union("intensity", {name: parameters_of(build) for name, build in INTENSITIES.items()})
+Model: Any = union("model", {name: parameters_of(network.build) for name, network in NETWORKS.items()})
+Term: Any = union("term", {name: term_parameters(name) for name in TERMS})
+
+Codes = Annotated[tuple[int, ...], BeforeValidator(lambda v: (v,) if type(v) is int else v, int | list[int])]
+Size3 = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+Millimeters = Annotated[float, Field(gt=0, le=1000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class TermConfig(Closed):
+    """One summand of a loss that is put together by hand."""
+
+    term: Term
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+
+_CUSTOM = {"terms": Parameter("terms", Parameter.KEYWORD_ONLY, annotation=tuple[TermConfig, ...])}
+Loss: Any = union("loss", {name: parameters(name) for name in RECIPES} | {"custom": _CUSTOM})
+
+
+class DataConfig(Closed):
+    """Where the volumes are and what their labels mean."""
+
+    layout: Layout
+    labels: dict[str, Codes] = Field(description="class name -> code(s) in the label files; background first")
+    root: str | None = Field(None, description="dataset folder; --data takes its place")
+    convention: Literal[tuple(CONVENTIONS)] | None = Field(  # type: ignore[valid-type]
+        None, description="published meaning of the codes, checked against `labels`"
+    )
+    ignore_label: int | None = Field(None, description="code of voxels that count nowhere")
+    composites: dict[str, tuple[str, ...]] = Field({}, description="unions of classes that are scored too")
+    exclude: tuple[str, ...] = Field((), description="case or patient ids to leave out")
+    skip_unpaired: bool = Field(False, description="leave out images without a label and the reverse")
+    nonfinite: Literal["refuse", "zero"] = Field("refuse", description="what to do with NaN and Inf in images")
+
+    @field_validator("labels")
+    @classmethod
+    def _usable_labels(cls, labels: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        flat = [code for codes in labels.values() for code in codes]
+        twice = sorted({code for code in flat if flat.count(code) > 1})
+        if not 2 <= len(labels) <= 255:
+            raise ValueError(f"expected 2 to 255 classes, background included, got {len(labels)}")
+        if twice:
+            raise ValueError(f"code {twice[0]} belongs to two classes; each code belongs to one")
+        if 0 not in next(iter(labels.values())):
+            raise ValueError("the first class must be the background, with code 0")
+        if any(not codes for codes in labels.values()):
+            raise ValueError("every class needs at least one code")
+        return labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names in order, background first."""
+        return tuple(self.labels)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The mapping between file codes and class indices."""
+        return LabelMap(self.class_names, tuple(self.labels.values()), self.ignore_label)
+
+    @property
+    def composite_indices(self) -> dict[str, tuple[int, ...]]:
+        """Composites as class indices."""
+        return {name: tuple(self.class_names.index(c) for c in of) for name, of in self.composites.items()}
+
+
+class PreprocessConfig(Closed):
+    """What every volume goes through before the network, in training and prediction alike."""
+
+    orientation: str = Field("RAS", pattern="^(?:[RL]|[AP]|[SI]){3}$", description="axis codes of the array order")
+    spacing_mm: tuple[Millimeters, Millimeters, Millimeters] | None = Field(
+        None, description="resample to this voxel size along the reoriented axes; null keeps each volume's own"
+    )
+    intensity: Intensity = Field({"name": "zscore"}, validate_default=True)
+
+    @field_validator("orientation")
+    @classmethod
+    def _three_axes(cls, code: str) -> str:
+        if len({next(pair for pair in ("RL", "AP", "SI") if c in pair) for c in code}) < 3:
+            raise ValueError(f"expected one of R/L, one of A/P and one of S/I, got {code!r}")
+        return code
+
+
+class AugmentConfig(Closed):
+    """Random changes of training patches; probability 0 or size 0 turns one off."""
+
+    flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = Field((), description="axes flipped at random")
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="in the plane of axes 0 and 1")
+    zoom: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0.1 scales by 0.9 to 1.1")
+    noise_std: Annotated[float, Field(ge=0)] = 0.0
+    intensity_shift: Annotated[float, Field(ge=0)] = 0.0
+    intensity_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    probability: Share = Field(0.3, description="of rotation/zoom, noise and intensity changes; flips have 0.5")
+
+
+class TrainConfig(Closed):
+    """The training loop."""
+
+    patch_size: Size3
+    epochs: Positive = 100
+    steps_per_epoch: Positive | None = Field(None, description="null: one pass over the training cases")
+    batch_size: Positive = 2
+    foreground_share: Share = Field(0.5, description="share of patches centered on a foreground voxel")
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="of sgd (Nesterov)")
+    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    step_epochs: Positive = Field(50, description="of the step schedule: times 0.1 after so many epochs")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
+    cache: Literal["memory", "none"] = "memory"
+    validate_every: Positive = Field(1, description="epochs between validations; the last epoch always validates")
+
+
+class PredictConfig(Closed):
+    """Sliding-window inference, used in validation too. Windows are blended as logits."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    blend: Literal["gaussian", "constant"] = "gaussian"
+    batch_size: Positive = 2
+
+
+class ScoreConfig(Closed):
+    """What is scored."""
+
+    bins: int = 15
+    edges: Literal["right", "left"] = Field("right", description="right: (a, b], as in the papers; left: [a, b)")
+    regions: tuple[Literal[tuple(REGIONS)], ...] = tuple(REGIONS)  # type: ignore[valid-type]
+    distances: bool = Field(True, description="compute HD95 in mm, which costs more than all other scores")
+
+
+class RunConfig(Closed):
+    """Everything that decides a run. Saved, complete, beside its results."""
+
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: DataConfig
+    split: Split = Field({"name": "kfold"}, validate_default=True)
+    preprocess: PreprocessConfig = PreprocessConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: Model = Field({"name": "unet"}, validate_default=True)
+    loss: Loss = Field({"name": "ce"}, validate_default=True)
+    train: TrainConfig
+    predict: PredictConfig = PredictConfig()
+    score: ScoreConfig = ScoreConfig()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.data.labels)
+
+    @property
+    def root(self) -> Path:
+        """The dataset folder."""
+        return Path(self.data.root or "")
+
+    def build_objective(self) -> Objective:
+        """The loss of this run. Raises ValueError for options out of range."""
+        if self.loss.name != "custom":
+            return build(self.loss.name, self.num_classes, ignore_index=IGNORE, **self.loss.options())
+        parts = [(part.term.name, part.weight, part.term.options()) for part in self.loss.terms]
+        return build_terms(parts, self.num_classes, ignore_index=IGNORE)
+
+
+__all__ = ["Choice", "DataConfig", "RunConfig", "TrainConfig"]

@@ -1,0 +1,36 @@
+"""Intensity normalization: MONAI's transforms under the names that configs use. All compute in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Normalize = Callable[[Any], Any]
+
+
+def zscore(*, nonzero: bool = False) -> Normalize:
+    """(x - mean) / std of each channel; `nonzero` takes both over voxels that are not 0 (skull-stripped MR)."""
+    from monai.transforms import NormalizeIntensity
+
+    return NormalizeIntensity(nonzero=nonzero, channel_wise=True)
+
+
+def window(*, low: float, high: float) -> Normalize:
+    """Clip to [low, high] (Hounsfield units for CT) and map to [-1, 1]."""
+    if low >= high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    from monai.transforms import ScaleIntensityRange
+
+    return ScaleIntensityRange(low, high, -1.0, 1.0, clip=True)
+
+
+def percentile(*, low: float = 0.5, high: float = 99.5) -> Normalize:
+    """Clip each channel to its percentiles and map to [-1, 1]."""
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"low and high must satisfy 0 <= low < high <= 100, got {low} and {high}")
+    from monai.transforms import ScaleIntensityRangePercentiles
+
+    return ScaleIntensityRangePercentiles(low, high, -1.0, 1.0, clip=True, channel_wise=True)
+
+
+INTENSITIES = {"zscore": zscore, "window": window, "percentile": percentile}

@@ -1,0 +1,85 @@
+"""BraTS: one folder a case, `<case><separator><modality>.nii[.gz]` and `<case><separator>seg.nii[.gz]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from medcalib.data.case import Case
+from medcalib.data.layouts.common import Problems, existing, folder, posterior
+from medcalib.data.nifti import is_nifti
+from medcalib.errors import Problem
+
+_MAX_DEPTH = 3  # root / HGG / case
+
+
+def brats(
+    root: Path,
+    problems: Problems,
+    *,
+    modalities: Sequence[str] = ("t1", "t1ce", "t2", "flair"),
+    separator: Literal["_", "-"] = "_",
+    label: str = "seg",
+    label_files: Mapping[str, str] = {},  # noqa: B006 - never written
+) -> list[Case]:
+    """Cases of BraTS 2013 to 2024, at any depth below `root` (HGG/LGG folders are looked into).
+
+    2018 to 2021 name files `<case>_t1ce.nii.gz`; from 2023 on `<case>-t1c.nii.gz` (t1n, t1c, t2w, t2f):
+    set `separator` and `modalities`. The order of `modalities` is the order of the input channels.
+    `label_files` names the label file of single cases, such as BraTS20_Training_355, whose label is misnamed.
+    From 2023 on the patient of BraTS-GLI-00000-001 is BraTS-GLI-00000; otherwise every case is a patient.
+    """
+    cases = []
+    for path in _case_folders(root, separator, 0, problems):
+        images = [existing(path, f"{path.name}{separator}{modality}") for modality in modalities]
+        missing = [m for m, image in zip(modalities, images, strict=True) if image is None]
+        if missing:
+            problems.append(_missing_modality(path, missing))
+            continue
+        found = path / label_files[path.name] if path.name in label_files else None
+        found = found or existing(path, f"{path.name}{separator}{label}")
+        if found is None or not found.is_file():
+            _report_label(path, separator, modalities, problems)
+            found = None
+        patient = re.sub(r"-\d{3}\Z", "", path.name) if separator == "-" else path.name
+        known = tuple(image for image in images if image is not None)
+        cases.append(Case(path.name, patient, known, found, None, posterior(path, path.name)))
+    return cases
+
+
+def _case_folders(path: Path, separator: str, depth: int, problems: Problems) -> list[Path]:
+    entries = folder(path, problems)
+    if any(is_nifti(f) and f.name.startswith(path.name + separator) for f in entries):
+        return [path]
+    below = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+    if depth == _MAX_DEPTH:
+        return []
+    return [case for entry in below for case in _case_folders(entry, separator, depth + 1, problems)]
+
+
+def _missing_modality(path: Path, missing: list[str]) -> Problem:
+    seen = ", ".join(sorted(f.name for f in path.iterdir() if is_nifti(f))) or "no NIfTI file"
+    return Problem(
+        path.name,
+        "missing_modality",
+        f"no file for {', '.join(missing)} (found: {seen}); name the modalities that exist in "
+        "`data.layout.modalities`, or remove the case",
+    )
+
+
+def _report_label(path: Path, separator: str, modalities: Sequence[str], problems: Problems) -> None:
+    """A case without a label may be meant for inference; one with a misnamed label is a fault."""
+    expected = tuple(f"{path.name}{separator}{m}." for m in modalities)
+    prefix = path.name + separator
+    others = [f.name for f in sorted(path.iterdir()) if is_nifti(f) and not f.name.startswith((*expected, prefix))]
+    if others:
+        problems.append(
+            Problem(
+                path.name,
+                "misnamed_label",
+                f"no label file, but {others[0]} lies there; if it is the label, set "
+                f"`data.layout.label_files: {{{path.name}: {others[0]}}}`",
+            )
+        )

@@ -1,0 +1,43 @@
+"""What the layouts share: listing NIfTI files, pairing, and reporting what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from medcalib.data.nifti import is_nifti, stem
+from medcalib.errors import Problem
+
+POSTERIOR = "_posterior"  # a phantom's known class posterior lies beside the label under this suffix
+Problems = list[Problem]
+
+
+def folder(path: Path, problems: Problems) -> list[Path]:
+    """Sorted entries of a folder, dot files left out; a missing folder is a problem."""
+    if not path.is_dir():
+        problems.append(Problem(str(path), "missing_folder", "the folder does not exist"))
+        return []
+    return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+
+
+def volumes(path: Path, problems: Problems) -> list[Path]:
+    """Sorted NIfTI files of a folder; other files, dot files and posteriors are left out."""
+    return [f for f in folder(path, problems) if is_nifti(f) and not stem(f).endswith(POSTERIOR)]
+
+
+def existing(directory: Path, name: str) -> Path | None:
+    """`directory/name.nii.gz` or `.nii`, whichever exists."""
+    return next((p for p in (directory / f"{name}.nii.gz", directory / f"{name}.nii") if p.is_file()), None)
+
+
+def posterior(directory: Path, name: str) -> Path | None:
+    """The phantom posterior of a case, where there is one."""
+    return existing(directory, name + POSTERIOR)
+
+
+def report_unpaired(kind: str, missing: str, names: Iterable[str], problems: Problems) -> None:
+    """One problem for each file that has no partner."""
+    for name in sorted(names):
+        problems.append(
+            Problem(name, "unpaired", f"{kind} without {missing}; add it, or set `data.skip_unpaired: true`")
+        )

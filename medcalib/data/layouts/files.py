@@ -1,0 +1,74 @@
+"""Any folder: images and labels found by patterns that hold `{case}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from medcalib.data.case import Case
+from medcalib.data.layouts.common import POSTERIOR, Problems, posterior, report_unpaired
+from medcalib.data.nifti import is_nifti, stem
+from medcalib.errors import Problem
+
+
+def files(
+    root: Path,
+    problems: Problems,
+    *,
+    images: Sequence[str] = ("images/{case}.nii.gz",),
+    label: str = "labels/{case}.nii.gz",
+    patient: str = "(.+)",
+) -> list[Case]:
+    """Cases from patterns below `root`, one pattern a channel, such as `images/{case}_0000.nii.gz`.
+
+    `patient` is a regular expression with one group, matched against the whole case id, that yields the
+    patient: `(sub-[0-9]+)_.*` keeps all sessions of a subject on one side of the split.
+    """
+    _check_patterns([*images, label], patient)
+    found = [_matches(root, pattern) for pattern in images]
+    labels = _matches(root, label)
+    every = set().union(*found)
+    report_unpaired("label", "an image", labels.keys() - every, problems)
+    report_unpaired("image", "a label", every - labels.keys(), problems)
+    if not every | labels.keys():
+        problems.append(Problem(str(root), "no_files", f"no file matches {', '.join(images)}"))
+    cases = []
+    for name in sorted(every):
+        missing = [pattern for pattern, by_case in zip(images, found, strict=True) if name not in by_case]
+        owner = re.fullmatch(patient, name)
+        if missing:
+            problems.append(Problem(name, "missing_modality", f"no file matches {', '.join(missing)}"))
+        elif owner is None:
+            problems.append(Problem(name, "no_patient", f"the case id does not match `patient: {patient}`"))
+        else:
+            reference = labels.get(name)
+            known = posterior(reference.parent, name) if reference else None
+            cases.append(Case(name, owner[1], tuple(by_case[name] for by_case in found), reference, None, known))
+    return cases
+
+
+def _check_patterns(patterns: Sequence[str], patient: str) -> None:
+    for pattern in patterns:
+        path = PurePosixPath(pattern)
+        if path.name.count("{case}") != 1 or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"images and label need {{case}} once, in the file name, below the folder; got {pattern!r}")
+    try:
+        groups = re.compile(patient).groups
+    except re.error as error:
+        raise ValueError(f"patient is no regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"patient needs one group in parentheses, got {patient!r}")
+
+
+def _matches(root: Path, pattern: str) -> dict[str, Path]:
+    path = PurePosixPath(pattern)
+    before, _, after = path.name.partition("{case}")
+    expression = re.compile(re.escape(before) + r"(.+)" + re.escape(after))
+    entries = sorted((root / path.parent).iterdir()) if (root / path.parent).is_dir() else []
+    found = {}
+    for entry in entries:
+        match = expression.fullmatch(entry.name)
+        if match and is_nifti(entry) and not stem(entry).endswith(POSTERIOR):
+            found[match[1]] = entry
+    return found

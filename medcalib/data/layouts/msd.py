@@ -1,0 +1,72 @@
+"""Medical Segmentation Decathlon: `TaskNN_Name/{dataset.json, imagesTr, labelsTr, imagesTs}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medcalib.data.case import Case
+from medcalib.data.layouts.common import Problems, posterior, report_unpaired, volumes
+from medcalib.data.nifti import is_nifti, stem
+from medcalib.errors import DataError, Problem
+from medcalib.files import read_json
+
+
+def msd(root: Path, problems: Problems) -> list[Case]:
+    """Cases of an MSD task: the pairs that dataset.json lists under `training`.
+
+    `root` is the task folder, or a folder that holds exactly one. Several modalities are one 4-D file with the
+    channel last. Files in imagesTr or labelsTr that dataset.json does not list are reported.
+    """
+    task = task_folder(root, problems)
+    if task is None:
+        return []
+    try:
+        entries = read_json(task / "dataset.json")["training"]
+    except (DataError, KeyError, TypeError) as error:
+        problems.append(Problem("dataset.json", "bad_dataset_json", f"no list `training`: {error}"))
+        return []
+    cases = [case for entry in entries if (case := _case(task, entry, problems)) is not None]
+    _report_unlisted(task, cases, problems)
+    return cases
+
+
+def task_folder(root: Path, problems: Problems) -> Path | None:
+    """`root` itself, or the only folder below it, that holds a dataset.json."""
+    found = [path.parent for path in (root / "dataset.json", *sorted(root.glob("*/dataset.json"))) if path.is_file()]
+    if not found or (len(found) > 1 and found[0] != root):
+        names = ", ".join(path.name for path in found) or "none"
+        problems.append(Problem(str(root), "no_dataset_json", f"expected one dataset.json here or one level down; {names}"))
+        return None
+    return found[0]
+
+
+def inside(task: Path, relative: Any) -> Path | None:
+    """A path of dataset.json below the task folder, or None when it leads elsewhere."""
+    path = PurePosixPath(str(relative))
+    return None if path.is_absolute() or ".." in path.parts else task / path
+
+
+def _case(task: Path, entry: Any, problems: Problems) -> Case | None:
+    pair = entry if isinstance(entry, Mapping) else {"image": entry}
+    image, label = inside(task, pair.get("image", "")), inside(task, pair.get("label", ""))
+    if image is None or not is_nifti(image):
+        problems.append(Problem("dataset.json", "bad_dataset_json", f"unusable entry {entry!r}"))
+        return None
+    name = stem(image)
+    for kind, path in (("image", image), ("label", label)):
+        if path is None or not path.is_file():
+            problems.append(Problem(name, "unpaired", f"dataset.json lists {kind} {pair.get(kind)!r}, which is absent"))
+            return None
+    return Case(name, name, (image,), label, None, posterior(task / "labelsTr", name))
+
+
+def _report_unlisted(task: Path, cases: list[Case], problems: Problems) -> None:
+    listed = {case.id for case in cases} | {problem.where for problem in problems}
+    images = {stem(f) for f in volumes(task / "imagesTr", problems)}
+    labels = {stem(f) for f in volumes(task / "labelsTr", problems)}
+    report_unpaired("image", "a label", images - labels - listed, problems)
+    report_unpaired("label", "an image", labels - images - listed, problems)
+    for name in sorted((images & labels) - listed):
+        problems.append(Problem(name, "unlisted", "in imagesTr and labelsTr but not in dataset.json", "warning"))

@@ -1,0 +1,77 @@
+"""Errors that a user can act on. Each carries the exit code of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line, stable for scripts."""
+
+    OK = 0
+    USAGE = 2
+    DATA_REFUSED = 3
+    SOME_REFUSED = 4
+    PREEMPTED = 75
+    INTERRUPTED = 130
+
+
+class MedcalibError(Exception):
+    """Base of all errors that medcalib raises on purpose; its text says what to do."""
+
+    exit_code: Exit = Exit.USAGE
+
+
+class ConfigError(MedcalibError):
+    """A config or an option is wrong. `str()` lists every mistake, one a line."""
+
+
+class MissingExtraError(MedcalibError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(f'{package} is not installed; install it with: pip install "medcalib[{extra}]"')
+
+
+class TrainingError(MedcalibError):
+    """Training cannot go on (for example, the loss is not finite again and again)."""
+
+
+class CheckpointError(MedcalibError):
+    """A checkpoint is absent, damaged or of another run."""
+
+
+class DataError(MedcalibError):
+    """One file or case is refused. `reason` is a stable code, the message says what to do."""
+
+    exit_code = Exit.DATA_REFUSED
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding about a data folder: where it is, its code, what to do; a warning stops nothing."""
+
+    where: str
+    reason: str
+    message: str
+    level: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.message} [{self.reason}]"
+
+
+class DataRefusedError(MedcalibError):
+    """A data folder is refused; holds every problem found, not only the first."""
+
+    exit_code = Exit.DATA_REFUSED
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,78 @@
+"""Writing files so that a reader never sees half of one, and names that cannot leave their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medcalib.errors import DataError
+
+CASE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?\Z")
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?\Z", re.IGNORECASE)
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved over it when the block ends without an error.
+
+    The suffix of `path` is kept, since writers choose a format by it. Replacing a symbolic link replaces
+    the link; its target is never written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, whatever the locale."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically. NaN is refused: absent numbers are `null`."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; `DataError` names the file when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("missing_file", f"{path} does not exist") from None
+    except (ValueError, OSError) as error:
+        raise DataError("broken_json", f"{path} is no readable JSON file: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_case_id(case_id: str) -> str:
+    """Return `case_id` if it is safe as a file name on every system, else raise `DataError`.
+
+    Allowed: 1 to 128 ASCII letters, digits, '.', '_' and '-', starting with a letter or digit, not ending
+    with a dot, and no name that Windows reserves.
+    """
+    if not CASE_ID.match(case_id) or _RESERVED.match(case_id):
+        raise DataError(
+            "unsafe_case_id",
+            f"case id {case_id[:140]!r} cannot be a file name; use 1 to 128 ASCII letters, digits, '.', '_' or "
+            "'-', starting with a letter or digit",
+        )
+    return case_id

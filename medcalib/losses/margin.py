@@ -1,0 +1,52 @@
+"""The logit-margin penalty of MbLS."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from medcalib.losses.reduction import valid_mean
+
+
+def margin_penalty(
+    logits: Tensor, labels: Tensor, valid: Tensor, *, margin: float, power: int, two_sided: bool
+) -> Tensor:
+    """mean over voxels and classes of relu(d_k - margin)^power, with d_k = max_j z_j - z_k >= 0.
+
+    Shapes: logits z (B, C, *S), labels (B, *S) (not used: the margin holds for every class), valid (B, *S)
+    bool. The mean runs over N * C entries, the zero of the largest logit included. `two_sided` with power 2 is
+    (d - margin)^2, which also pulls small distances up to the margin.
+    """
+    del labels
+    distance = logits.amax(1, keepdim=True) - logits
+    excess = distance - margin
+    if not two_sided:
+        excess = excess.relu()
+    return valid_mean((excess.square() if power == 2 else excess).mean(1), valid)
+
+
+class MarginPenalty(nn.Module):
+    """Margin-based label smoothing: logit distances beyond the margin are penalized, those within are free.
+
+    References: B. Liu et al., The Devil is in the Margin, CVPR 2022, eq. 8; B. Murugesan et al., Calibrating
+    segmentation networks with margin-based label smoothing, Medical Image Analysis 2023. The official power-2
+    form squares before the relu and so is two-sided: `power=2, two_sided=True` reproduces it, the one-sided
+    form is the default.
+    """
+
+    likelihood = False
+
+    def __init__(self, *, margin: float = 10.0, power: Literal[1, 2] = 1, two_sided: bool = False) -> None:
+        super().__init__()
+        if margin <= 0:
+            raise ValueError(f"margin must be positive, got {margin}")
+        if two_sided and power == 1:
+            raise ValueError("two_sided needs power=2: the distance itself is never negative")
+        self.margin, self.power, self.two_sided = margin, power, two_sided
+
+    def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """See `margin_penalty`."""
+        return margin_penalty(
+            logits, labels, valid, margin=self.margin, power=self.power, two_sided=self.two_sided
+        )

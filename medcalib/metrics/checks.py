@@ -1,0 +1,49 @@
+"""Input checks that the metrics share: probabilities are checked, never repaired or guessed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SUM_TOLERANCE = 1e-3
+
+
+def check_probs(probs: Tensor) -> None:
+    """Raise ValueError unless probs (B, C, *S) are finite, in [0, 1] and sum to 1 over C within 1e-3."""
+    low, high = (float(v) for v in probs.aminmax()) if probs.numel() else (0.0, 1.0)
+    if not low == low or not high == high or high == float("inf"):
+        raise ValueError("probabilities hold NaN or infinite values")
+    if low < 0 or high > 1:
+        hint = "; they look like logits: apply softmax, or say that they are logits" if high > 1.01 or low < -0.01 else ""
+        raise ValueError(f"probabilities must lie in [0, 1], got {low:.6g}..{high:.6g}{hint}")
+    for image in probs:
+        worst = float((image.sum(0, dtype=torch.float64) - 1).abs().max()) if image.numel() else 0.0
+        if worst > SUM_TOLERANCE:
+            raise ValueError(
+                f"probabilities must sum to 1 over the {probs.shape[1]} classes, the worst voxel is off by {worst:.3g}"
+            )
+
+
+def flat_voxels(
+    values: Tensor, labels: Tensor, ignore_index: int | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """values (B, C, *S) as (C, N), labels and counted voxels as (N,), after checking shapes and label range."""
+    values, labels = values.detach().cpu().as_subclass(torch.Tensor), labels.cpu().as_subclass(torch.Tensor)
+    expected = (values.shape[0], *values.shape[2:])
+    if values.ndim < 3 or labels.shape != expected:
+        raise ValueError(f"expected labels {expected} beside (B, C, *S) {tuple(values.shape)}, got {tuple(labels.shape)}")
+    if mask is not None and mask.shape != expected:
+        raise ValueError(f"expected a mask {expected}, got {tuple(mask.shape)}")
+    counted = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask.cpu().bool()
+    if ignore_index is not None:
+        counted = counted & (labels != ignore_index)
+    seen = labels[counted]
+    classes = values.shape[1]
+    if seen.numel() and (int(seen.min()) < 0 or int(seen.max()) >= classes):
+        raise ValueError(
+            f"labels must lie in 0..{classes - 1}, got {int(seen.min())}..{int(seen.max())}; "
+            "pass ignore_index if a value marks ignored voxels"
+        )
+    if values.dtype in (torch.float16, torch.bfloat16):
+        values = values.float()
+    return values.movedim(1, 0).reshape(classes, -1), labels.reshape(-1), counted.reshape(-1)
