@@ -15,7 +15,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 _PUBLIC = ("calibrators", "data", "losses", "metrics", "ops")
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - names that __getattr__ resolves
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Configs: YAML in, a closed and frozen `RunConfig` out, with every mistake reported at its place.
 
-    config = load(Path("configs/acdc.yaml"), overrides=["train.epochs=5"], data="/data/ACDC", loss="mbls")
+config = load(Path("configs/acdc.yaml"), overrides=["train.epochs=5"], data="/data/ACDC", loss="mbls")
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def load(
     """
     source = read_yaml(path)
     if not isinstance(source.data, dict):
-        raise ConfigError(f"{path}:1:1: expected a mapping of keys to values, got {type(source.data).__name__}")
+        raise ConfigError(
+            f"{path}:1:1: expected a mapping of keys to values, got {type(source.data).__name__}"
+        )
     for text in overrides:
         _override(source, text)
     if data is not None:
@@ -57,7 +59,7 @@ def validate(source: Source) -> RunConfig:
 def dump(config: RunConfig) -> str:
     """The complete config as YAML, defaults included; `load` reads it back to an equal config."""
     stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False
     yaml.dump(json.loads(config.model_dump_json()), stream)
@@ -82,7 +84,7 @@ def _override(source: Source, text: str) -> None:
     name = f"--set {key}"
     if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"--set {text}: expected key=value, such as --set train.epochs=5")
-    parsed = parse_yaml(value, name).data if value.strip() else None
+    parsed: Any = parse_yaml(value, name).data if value.strip() else None
     _put(source, tuple(key.strip().split(".")), parsed, name)
 
 
@@ -110,5 +112,3 @@ def _put(source: Source, path: KeyPath, value: Any, name: str) -> None:
 def _loss_name(data: dict[str, Any]) -> Any:
     loss = data.get("loss")
     return loss.get("name") if isinstance(loss, dict) else loss
-
-

@@ -27,33 +27,27 @@ def cross_checks(config: RunConfig) -> list[Finding]:
 
 def _constructors(config: RunConfig) -> Iterator[Finding]:
     """Let each constructor judge its own options: a bound stands in one place only."""
-    nowhere = Path(os.devnull)
-    split, layout = config.split, config.data.layout
-    trials: list[tuple[KeyPath, Callable[[], Any]]] = [
-        (("loss",), config.build_objective),
-        (("data", "layout"), lambda: LAYOUTS[layout.name](nowhere, [], **layout.options())),
-        (("split",), lambda: SPLITS[split.name]([], **split.options())),
-        (("score", "bins"), lambda: bin_of_cell(config.score.bins, config.score.edges)),
-        (("preprocess", "intensity"), lambda: _intensity(config)),
+    split, layout, intensity = config.split, config.data.layout, config.preprocess.intensity
+    trials: list[tuple[KeyPath, Any, Callable[[], Any]]] = [
+        (("loss",), config.loss, config.build_objective),
+        (("data", "layout"), layout, lambda: LAYOUTS[layout.name](Path(os.devnull), [], **layout.options())),
+        (("split",), split, lambda: SPLITS[split.name]([], **split.options())),
+        (("score",), config.score, lambda: bin_of_cell(config.score.bins, config.score.edges)),
+        (("preprocess", "intensity"), intensity, lambda: INTENSITIES[intensity.name](**intensity.options())),
     ]
-    for path, trial in trials:
+    for path, section, trial in trials:
         try:
             trial()
         except DataRefusedError:
             continue  # the data is not known here
         except ValueError as error:
-            yield _pointed(path, str(error))
+            yield _pointed(path, section, str(error))
 
 
-def _intensity(config: RunConfig) -> None:
-    chosen = config.preprocess.intensity
-    INTENSITIES[chosen.name](**chosen.options())
-
-
-def _pointed(path: KeyPath, message: str) -> Finding:
+def _pointed(path: KeyPath, section: Any, message: str) -> Finding:
     """Constructors begin a message with the option's name: point at that key."""
     first = message.split(" ", 1)[0]
-    return ((*path, first), message) if path[-1] != first and first.isidentifier() else (path, message)
+    return ((*path, first), message) if first in type(section).model_fields else (path, message)
 
 
 def _labels(config: RunConfig) -> Iterator[Finding]:
@@ -82,7 +76,7 @@ def _patch(config: RunConfig) -> Iterator[Finding]:
     try:
         divisor = NETWORKS[config.model.name].divisor(config.model.options())
     except ValueError as error:
-        yield _pointed(("model",), str(error))
+        yield _pointed(("model",), config.model, str(error))
         return
     size = config.train.patch_size
     if any(n % d for n, d in zip(size, divisor, strict=True)):

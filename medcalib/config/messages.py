@@ -42,9 +42,9 @@ def real_path(loc: Sequence[str | int], data: Any) -> KeyPath:
     path: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
+        if (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
+        ):
             data = data[part]
         elif not (last and isinstance(data, Mapping) and isinstance(part, str)):
             continue
@@ -102,7 +102,11 @@ def _did_you_mean(name: Any, known: Sequence[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value as a config would write it, shortened."""
-    text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, (bool, type(None))) else None
+    text = (
+        {None: "null", True: "true", False: "false"}.get(value)
+        if isinstance(value, (bool, type(None)))
+        else None
+    )
     value = list(value) if isinstance(value, tuple) else value
     text = text or (f"text {value!r}" if isinstance(value, str) else repr(value))
     return text if len(text) <= 80 else text[:77] + "..."
@@ -115,7 +119,12 @@ def _keys_at(model: Any, loc: Sequence[str | int]) -> list[str]:
     nodes = [schema]
     for part in loc:
         nodes = [child for node in nodes for child in _children(node, part, definitions)]
-    found = [key for node in nodes for variant in _variants(node, definitions) for key in variant.get("properties", {})]
+    found = [
+        key
+        for node in nodes
+        for variant in _variants(node, definitions)
+        for key in variant.get("properties", {})
+    ]
     return sorted(set(found), key=found.index)
 
 

@@ -33,9 +33,9 @@ KeyPath = tuple[str | int, ...]
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _WORDS: dict[str, Any] = {"": None, "~": None}
-_WORDS |= {word: None for word in ("null", "Null", "NULL")}
-_WORDS |= {word: True for word in ("true", "True", "TRUE")}
-_WORDS |= {word: False for word in ("false", "False", "FALSE")}
+_WORDS |= dict.fromkeys(("null", "Null", "NULL"))
+_WORDS |= dict.fromkeys(("true", "True", "TRUE"), True)
+_WORDS |= dict.fromkeys(("false", "False", "FALSE"), False)
 _WORDS |= {f"{sign}.{word}": float(f"{sign}inf") for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")}
 _WORDS |= {word: float("nan") for word in (".nan", ".NaN", ".NAN")}
 
@@ -141,7 +141,9 @@ class _Builder:
         if top is not None and isinstance(top.value, dict) and top.key is None:
             line = event.start_mark.line + 1
             if event.value in top.seen:
-                raise self._error(event, f"key {event.value!r} stands twice, first in line {top.seen[event.value]}")
+                raise self._error(
+                    event, f"key {event.value!r} stands twice, first in line {top.seen[event.value]}"
+                )
             top.key, top.seen[event.value] = event.value, line
             self.source.places[(*top.path, event.value)] = self._place(event)
         else:

@@ -63,7 +63,7 @@ def as_immutable(annotation: Any) -> Any:
         return tuple[as_immutable(arguments[0]), ...]
     if origin is Mapping or origin is dict:
         return dict[as_immutable(arguments[0]), as_immutable(arguments[1])]
-    if origin is Literal or not arguments:
+    if origin in (Literal, tuple) or not arguments:
         return annotation
     return reduce(or_, (as_immutable(argument) for argument in arguments))
 

@@ -12,7 +12,8 @@ def zscore(*, nonzero: bool = False) -> Normalize:
     """(x - mean) / std of each channel; `nonzero` takes both over voxels that are not 0 (skull-stripped MR)."""
     from monai.transforms import NormalizeIntensity
 
-    return NormalizeIntensity(nonzero=nonzero, channel_wise=True)
+    normalize: Normalize = NormalizeIntensity(nonzero=nonzero, channel_wise=True)
+    return normalize
 
 
 def window(*, low: float, high: float) -> Normalize:
@@ -21,7 +22,8 @@ def window(*, low: float, high: float) -> Normalize:
         raise ValueError(f"low must be below high, got {low} and {high}")
     from monai.transforms import ScaleIntensityRange
 
-    return ScaleIntensityRange(low, high, -1.0, 1.0, clip=True)
+    normalize: Normalize = ScaleIntensityRange(low, high, -1.0, 1.0, clip=True)
+    return normalize
 
 
 def percentile(*, low: float = 0.5, high: float = 99.5) -> Normalize:
@@ -30,7 +32,8 @@ def percentile(*, low: float = 0.5, high: float = 99.5) -> Normalize:
         raise ValueError(f"low and high must satisfy 0 <= low < high <= 100, got {low} and {high}")
     from monai.transforms import ScaleIntensityRangePercentiles
 
-    return ScaleIntensityRangePercentiles(low, high, -1.0, 1.0, clip=True, channel_wise=True)
+    normalize: Normalize = ScaleIntensityRangePercentiles(low, high, -1.0, 1.0, clip=True, channel_wise=True)
+    return normalize
 
 
-INTENSITIES = {"zscore": zscore, "window": window, "percentile": percentile}
+INTENSITIES: dict[str, Callable[..., Normalize]] = {"zscore": zscore, "window": window, "percentile": percentile}

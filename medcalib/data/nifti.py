@@ -81,10 +81,11 @@ def write_volume(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
+    level = 1 if image.get_data_dtype().kind == "f" else 6  # floats hardly compress, labels do
     with atomic(path) as temporary:
         if path.name.endswith(".gz"):
             # no file name and no clock in the gzip header: equal voxels give equal bytes
-            with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed:
+            with temporary.open("wb") as raw, gzip.GzipFile("", "wb", level, raw, mtime=0) as packed:
                 packed.write(image.to_bytes())
         else:
             temporary.write_bytes(image.to_bytes())
@@ -132,6 +133,8 @@ def _parse_header(stream: Any, path: Path, max_voxels: int) -> Header:
         if not size:
             raise DataError("not_nifti", f"{path} holds no NIfTI header: {_describe(start) if start else 'no data'}")
         block = start + stream.read(size - 4)
+        if len(block) < size:
+            raise EOFError(f"{len(block)} of {size} header bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parsed = _HEADER_BYTES[size](block, check=False)

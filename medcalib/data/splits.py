@@ -99,4 +99,4 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-SPLITS = {"kfold": kfold, "listed": listed}
+SPLITS: dict[str, Callable[..., Split]] = {"kfold": kfold, "listed": listed}

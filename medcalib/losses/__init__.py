@@ -12,15 +12,14 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from torch import nn
-
 from medcalib.losses.cross_entropy import CrossEntropy, LabelSmoothing
 from medcalib.losses.dice import DiceLoss
 from medcalib.losses.focal import FocalLoss
 from medcalib.losses.margin import MarginPenalty
 from medcalib.losses.objective import Objective, WeightedTerm
+from medcalib.losses.term import Term
 
-__all__ = ["RECIPES", "TERMS", "Objective", "Recipe", "build", "build_terms", "names", "parameters"]
+__all__ = ["RECIPES", "TERMS", "Objective", "Recipe", "Term", "build", "build_terms", "names", "parameters"]
 
 
 class Recipe(NamedTuple):
@@ -34,7 +33,7 @@ class Recipe(NamedTuple):
     reference: str
 
 
-TERMS: dict[str, type[nn.Module]] = {
+TERMS: dict[str, type[Term]] = {
     "cross_entropy": CrossEntropy,
     "label_smoothing": LabelSmoothing,
     "focal": FocalLoss,
@@ -75,7 +74,9 @@ def term_parameters(term: str) -> dict[str, inspect.Parameter]:
     return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def build(name: str, num_classes: int, *, ignore_index: int | None = None, **hyperparameters: Any) -> Objective:
+def build(
+    name: str, num_classes: int, *, ignore_index: int | None = None, **hyperparameters: Any
+) -> Objective:
     """The objective of a published method, for `num_classes` classes (background included).
 
     Hyperparameters are those of `parameters(name)`; each goes to every term that has it. Raises ValueError for
@@ -84,7 +85,9 @@ def build(name: str, num_classes: int, *, ignore_index: int | None = None, **hyp
     recipe, known = _recipe(name), parameters(name)
     unknown = sorted(hyperparameters.keys() - known.keys())
     if unknown:
-        raise ValueError(f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
+        )
     weight = _checked_weight(hyperparameters.pop("weight", recipe.weight))
     parts = []
     for position, term in enumerate(recipe.terms):

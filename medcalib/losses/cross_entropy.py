@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from medcalib.losses.reduction import true_class, valid_mean
+from medcalib.losses.term import Term
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def label_smoothing(logits: Tensor, labels: Tensor, valid: Tensor, *, smoothing:
     return valid_mean((1 - smoothing) * own + smoothing * rest, valid)
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(Term):
     """-log p_t, averaged over voxels."""
 
     likelihood = True
@@ -41,7 +42,7 @@ class CrossEntropy(nn.Module):
         return cross_entropy(logits, labels, valid)
 
 
-class LabelSmoothing(nn.Module):
+class LabelSmoothing(Term):
     """Cross-entropy with smoothed targets; takes the place of plain cross-entropy.
 
     Reference: C. Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7. The medical

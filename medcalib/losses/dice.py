@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import one_hot
+
+from medcalib.losses.term import Term
 
 
 def dice_loss(
@@ -32,14 +34,12 @@ def dice_loss(
     return loss[:, 0 if include_background else 1 :].mean()
 
 
-class DiceLoss(nn.Module):
+class DiceLoss(Term):
     """Soft Dice loss over the softmax. Defaults are those of the CE+Dice baseline of the margin papers.
 
     Reference: F. Milletari et al., V-Net, 3DV 2016, section 3. `squared=True, smooth_nr=0` is the baseline of
     the average-calibration papers (arXiv 2403.06759).
     """
-
-    likelihood = False
 
     def __init__(
         self,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from medcalib.losses.reduction import true_class, valid_mean
+from medcalib.losses.term import Term
 
 
 def focal_loss(logits: Tensor, labels: Tensor, valid: Tensor, *, gamma: float) -> Tensor:
@@ -22,7 +23,7 @@ def focal_loss(logits: Tensor, labels: Tensor, valid: Tensor, *, gamma: float) -
     return valid_mean(-others.pow(gamma) * log_true, valid)
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(Term):
     """Focal loss without class weights; takes the place of cross-entropy.
 
     References: T.-Y. Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, eq. 4; J. Mukhoti et al.,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from medcalib.losses.reduction import valid_mean
+from medcalib.losses.term import Term
 
 
 def margin_penalty(
@@ -26,7 +27,7 @@ def margin_penalty(
     return valid_mean((excess.square() if power == 2 else excess).mean(1), valid)
 
 
-class MarginPenalty(nn.Module):
+class MarginPenalty(Term):
     """Margin-based label smoothing: logit distances beyond the margin are penalized, those within are free.
 
     References: B. Liu et al., The Devil is in the Margin, CVPR 2022, eq. 8; B. Murugesan et al., Calibrating
@@ -34,8 +35,6 @@ class MarginPenalty(nn.Module):
     form squares before the relu and so is two-sided: `power=2, two_sided=True` reproduces it, the one-sided
     form is the default.
     """
-
-    likelihood = False
 
     def __init__(self, *, margin: float = 10.0, power: Literal[1, 2] = 1, two_sided: bool = False) -> None:
         super().__init__()

@@ -8,13 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from medcalib.losses.term import Term
+
 
 class WeightedTerm(NamedTuple):
     """One summand of an objective."""
 
     name: str
     weight: float
-    term: nn.Module
+    term: Term
 
 
 class Objective(nn.Module):
@@ -25,7 +27,9 @@ class Objective(nn.Module):
     autocast: bfloat16 has a spacing of 0.0625 at a margin of 10.
     """
 
-    def __init__(self, terms: Iterable[WeightedTerm], num_classes: int, *, ignore_index: int | None = None) -> None:
+    def __init__(
+        self, terms: Iterable[WeightedTerm], num_classes: int, *, ignore_index: int | None = None
+    ) -> None:
         super().__init__()
         parts = list(terms)
         if not parts:
@@ -53,17 +57,17 @@ class Objective(nn.Module):
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
-        watching = [term for term in self.terms.values() if hasattr(term, "observe")]
-        if watching:
-            logits, labels, valid = self._prepared(logits.detach(), labels)
-            for term in watching:
-                term.observe(logits, labels, valid)
+        logits, labels, valid = self._prepared(logits.detach(), labels)
+        for term in self._terms():
+            term.observe(logits, labels, valid)
 
     def update(self) -> None:
         """Let terms with multipliers take their step from everything observed since the last one."""
-        for term in self.terms.values():
-            if hasattr(term, "update"):
-                term.update()
+        for term in self._terms():
+            term.update()
+
+    def _terms(self) -> list[Term]:
+        return [term for term in self.terms.values() if isinstance(term, Term)]
 
     def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Plain tensors (a MetaTensor costs time and breaks torch.compile), float32 at least, labels as int64."""
@@ -76,7 +80,11 @@ class Objective(nn.Module):
                 f"got {tuple(labels.shape)}; labels have no channel axis"
             )
         labels = labels.long()
-        valid = torch.ones_like(labels, dtype=torch.bool) if self.ignore_index is None else labels != self.ignore_index
+        valid = (
+            torch.ones_like(labels, dtype=torch.bool)
+            if self.ignore_index is None
+            else labels != self.ignore_index
+        )
         labels = labels.where(valid, 0)
         self._check_range(labels)
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -89,5 +97,11 @@ class Objective(nn.Module):
             return
         low, high = labels.aminmax()
         if low < 0 or high >= self.num_classes:
-            hint = "" if self.ignore_index is not None else f"; pass ignore_index={int(high)} if it marks ignored voxels"
-            raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {int(low)}..{int(high)}{hint}")
+            hint = (
+                ""
+                if self.ignore_index is not None
+                else f"; pass ignore_index={int(high)} if it marks ignored voxels"
+            )
+            raise ValueError(
+                f"labels must lie in 0..{self.num_classes - 1}, got {int(low)}..{int(high)}{hint}"
+            )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,10 +83,14 @@ class CalibrationCounts:
     @classmethod
     def of_region(cls, tables: ScoreTables, region: int) -> CalibrationCounts:
         """The counts of one region of score tables."""
-        known = {} if tables.truth_hi is None or tables.truth_lo is None else {
-            "truth_hi": tables.truth_hi[region],
-            "truth_lo": tables.truth_lo[region],
-        }
+        known = (
+            {}
+            if tables.truth_hi is None or tables.truth_lo is None
+            else {
+                "truth_hi": tables.truth_hi[region],
+                "truth_lo": tables.truth_lo[region],
+            }
+        )
         return cls(
             tables.n[region], tables.correct[region], tables.conf_hi[region], tables.conf_lo[region], **known
         )
@@ -94,13 +98,16 @@ class CalibrationCounts:
     def __add__(self, other: CalibrationCounts) -> CalibrationCounts:
         """Counts of both sets of voxels. A posterior is kept only if both have one (or one is empty)."""
         if self.n.shape != other.n.shape:
-            raise ValueError(f"counts of different classes cannot be added: {self.n.shape} and {other.n.shape}")
+            raise ValueError(
+                f"counts of different classes cannot be added: {self.n.shape} and {other.n.shape}"
+            )
         if not int(self.n.sum()):
             return other
         if not int(other.n.sum()):
             return self
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
-        return CalibrationCounts(**{k: None if a is None or b is None else a + b for k, (a, b) in pairs.items()})
+        summed: dict[str, Any] = {k: None if a is None or b is None else a + b for k, (a, b) in pairs.items()}
+        return CalibrationCounts(**summed)
 
     @property
     def has_posterior(self) -> bool:
@@ -195,4 +202,6 @@ def _tables(
     if posterior is not None:
         known = flat_voxels(posterior, labels, ignore_index, mask)[0]
     region: Sequence[Tensor] = [counted]
-    return score_voxels(flat, flat_labels, torch.stack(list(region)), posterior=known, from_logits=from_logits)
+    return score_voxels(
+        flat, flat_labels, torch.stack(list(region)), posterior=known, from_logits=from_logits
+    )

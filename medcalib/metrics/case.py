@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class CaseScores:
         for name, region in self.regions.items():
             arrays |= _region_arrays(name, region)
         with atomic(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type] # its stub reads names as options
 
     @classmethod
     def load(cls, path: Path) -> CaseScores:
@@ -137,11 +138,15 @@ def score_case(
     composites = dict(composites or {})
     channels = (*class_names, *composites)
     if probs.shape[0] != len(class_names):
-        raise ValueError(f"{len(class_names)} classes are named, the probabilities have {probs.shape[0]} channels")
+        raise ValueError(
+            f"{len(class_names)} classes are named, the probabilities have {probs.shape[0]} channels"
+        )
     check_probs(probs[None])
     predicted = probs.argmax(0)
     flat, flat_labels, counted = flat_voxels(probs[None], labels[None], ignore_index, None)
-    masks = torch.stack([REGIONS[name](flat_labels, predicted.reshape(-1)) & counted for name in ("all", *regions)])
+    masks = torch.stack(
+        [REGIONS[name](flat_labels, predicted.reshape(-1)) & counted for name in ("all", *regions)]
+    )
     known = None if posterior is None else posterior.reshape(probs.shape[0], -1)
     groups = list(composites.values())
     tables = score_voxels(flat, flat_labels, masks, composites=groups, posterior=known)
@@ -152,7 +157,15 @@ def score_case(
     members = [(k,) for k in range(len(class_names))] + [tuple(g) for g in groups]
     surface = _distances(predicted, labels, valid, members, spacing_mm) if distances else ()
     return CaseScores(
-        case_id, patient_id or case_id, channels, len(class_names), spacing_mm, overlap, scored, surface, labelled
+        case_id,
+        patient_id or case_id,
+        channels,
+        len(class_names),
+        spacing_mm,
+        overlap,
+        scored,
+        surface,
+        labelled,
     )
 
 
@@ -180,7 +193,7 @@ def _region_of(tables: ScoreTables, region: int, labelled: Sequence[bool]) -> Re
     if all(labelled):
         return RegionScores(counts, sums)
     keep = torch.tensor([False, *labelled])[:, None]
-    kept = {k: None if v is None else v * keep for k, v in vars(counts).items()}
+    kept: dict[str, Any] = {k: None if v is None else v * keep for k, v in vars(counts).items()}
     return RegionScores(CalibrationCounts(**kept), ScoreSums.zeros())
 
 
@@ -210,7 +223,9 @@ def _region_arrays(name: str, region: RegionScores) -> dict[str, np.ndarray]:
 
 def _region_from(name: str, arrays: Mapping[str, np.ndarray]) -> RegionScores:
     prefix = f"{name}/"
-    tables = {key.removeprefix(prefix): torch.from_numpy(a) for key, a in arrays.items() if key.startswith(prefix)}
+    tables = {
+        key.removeprefix(prefix): torch.from_numpy(a) for key, a in arrays.items() if key.startswith(prefix)
+    }
     limbs, scalars = tables.pop("sums"), tables.pop("scalars").tolist()
     sums = ScoreSums(scalars[0], limbs, scalars[1], bool(scalars[2]))
     return RegionScores(CalibrationCounts(**tables), sums)

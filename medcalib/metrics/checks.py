@@ -14,7 +14,11 @@ def check_probs(probs: Tensor) -> None:
     if not low == low or not high == high or high == float("inf"):
         raise ValueError("probabilities hold NaN or infinite values")
     if low < 0 or high > 1:
-        hint = "; they look like logits: apply softmax, or say that they are logits" if high > 1.01 or low < -0.01 else ""
+        hint = (
+            "; they look like logits: apply softmax, or say that they are logits"
+            if high > 1.01 or low < -0.01
+            else ""
+        )
         raise ValueError(f"probabilities must lie in [0, 1], got {low:.6g}..{high:.6g}{hint}")
     for image in probs:
         worst = float((image.sum(0, dtype=torch.float64) - 1).abs().max()) if image.numel() else 0.0
@@ -31,7 +35,9 @@ def flat_voxels(
     values, labels = values.detach().cpu().as_subclass(torch.Tensor), labels.cpu().as_subclass(torch.Tensor)
     expected = (values.shape[0], *values.shape[2:])
     if values.ndim < 3 or labels.shape != expected:
-        raise ValueError(f"expected labels {expected} beside (B, C, *S) {tuple(values.shape)}, got {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected labels {expected} beside (B, C, *S) {tuple(values.shape)}, got {tuple(labels.shape)}"
+        )
     if mask is not None and mask.shape != expected:
         raise ValueError(f"expected a mask {expected}, got {tuple(mask.shape)}")
     counted = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask.cpu().bool()

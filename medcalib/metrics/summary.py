@@ -33,7 +33,12 @@ DEFINITIONS = {
 
 
 def summarize(
-    cases: Sequence[CaseScores], *, bins: int = 15, edges: Edges = "right", expected: int, refused: Sequence[Numbers]
+    cases: Sequence[CaseScores],
+    *,
+    bins: int = 15,
+    edges: Edges = "right",
+    expected: int,
+    refused: Sequence[Numbers],
 ) -> Numbers:
     """The content of `scores.json` (see the README); `cases` may be empty."""
     ordered = sorted(cases, key=lambda case: case.case_id)
@@ -82,7 +87,10 @@ def region_numbers(scores: RegionScores, channels: Sequence[str], bins: int, edg
 
 def _case_numbers(case: CaseScores, bins: int, edges: Edges) -> Numbers:
     labelled = case.labelled or (True,) * len(case.channels)
-    dice = [value if known else math.nan for value, known in zip(case.overlap.dice().tolist(), labelled, strict=True)]
+    dice = [
+        value if known else math.nan
+        for value, known in zip(case.overlap.dice().tolist(), labelled, strict=True)
+    ]
     distances = case.hd95_mm or (math.nan,) * len(case.channels)
     foreground = dict(zip(case.channels, dice, strict=True))
     numbers: Numbers = _null(
@@ -137,7 +145,9 @@ def _means(cases: Sequence[CaseScores], per_case: Numbers, regions: Sequence[str
         }
     for key in ("dice", "hd95_mm"):
         result[key] = {name: mean_of(lambda c, k=key, n=name: c[k][n]) for name in cases[0].channels[1:]}  # type: ignore[misc]
-    result["dice"]["foreground"] = mean_of(lambda c: _average(list(c["dice"].values())[: cases[0].num_classes - 1]))
+    result["dice"]["foreground"] = mean_of(
+        lambda c: _average(list(c["dice"].values())[: cases[0].num_classes - 1])
+    )
     return result
 
 
@@ -151,7 +161,12 @@ def _mean(values: Sequence[float | None], patients: Sequence[str]) -> Numbers:
         sums[owners.index(patient)] += value
         counts[owners.index(patient)] += 1
     interval = of_mean(sums, counts)
-    return {"value": float(sums.sum() / counts.sum()), "low": interval.low, "high": interval.high, "n": len(known)}
+    return {
+        "value": float(sums.sum() / counts.sum()),
+        "low": interval.low,
+        "high": interval.high,
+        "n": len(known),
+    }
 
 
 def _average(values: Sequence[float | None]) -> float | None:

@@ -8,7 +8,13 @@ from torch.nn.functional import conv2d, conv3d, one_hot, pad
 
 
 def neighborhood_proportions(
-    labels: Tensor, valid: Tensor, num_classes: int, size: tuple[int, ...], kernel: str, padding: str, sigma: float
+    labels: Tensor,
+    valid: Tensor,
+    num_classes: int,
+    size: tuple[int, ...],
+    kernel: str,
+    padding: str,
+    sigma: float,
 ) -> Tensor:
     """See `medcalib.ops.neighborhood_proportions`; arguments are checked there."""
     weights = svls_kernel(size, sigma) if kernel == "svls" else torch.full(size, 1.0)
@@ -41,7 +47,9 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     batch, channels = padded.shape[:2]
     convolve = conv3d if weights.ndim == 3 else conv2d
     flat = padded.flatten(0, 1).unsqueeze(1)
-    return convolve(flat, weights.to(padded.dtype)[None, None]).reshape(batch, channels, *_shrunk(padded, weights))
+    return convolve(flat, weights.to(padded.dtype)[None, None]).reshape(
+        batch, channels, *_shrunk(padded, weights)
+    )
 
 
 def svls_kernel(size: tuple[int, ...], sigma: float) -> Tensor:

@@ -142,7 +142,13 @@ class _Accumulator:
 
     def __post_init__(self) -> None:
         atoms, channels = 2**self.regions, 1 + self.classes + len(self.composites)
-        names = ["n", "correct", "conf_hi", "conf_lo", *(("truth_hi", "truth_lo") if self.has_posterior else ())]
+        names = [
+            "n",
+            "correct",
+            "conf_hi",
+            "conf_lo",
+            *(("truth_hi", "truth_lo") if self.has_posterior else ()),
+        ]
         self.arrays = {name: np.zeros((atoms, channels, NUM_CELLS), np.int64) for name in names}
         self.arrays["confusion"] = np.zeros((atoms, self.classes, self.classes), np.int64)
         self.arrays["sums"] = np.zeros((atoms, len(SUM_NAMES), 2), np.int64)
@@ -218,7 +224,9 @@ class _Accumulator:
 
 
 def _counts(
-    key: NDArray[np.int64], shape: tuple[int, ...], weights: NDArray[np.int64] | NDArray[np.bool_] | None = None
+    key: NDArray[np.int64],
+    shape: tuple[int, ...],
+    weights: NDArray[np.int64] | NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Integer histogram. `bincount` adds weights in float64: exact, since a slab's sums stay below 2^53."""
     size = int(np.prod(shape))

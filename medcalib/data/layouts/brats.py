@@ -22,7 +22,7 @@ def brats(
     modalities: Sequence[str] = ("t1", "t1ce", "t2", "flair"),
     separator: Literal["_", "-"] = "_",
     label: str = "seg",
-    label_files: Mapping[str, str] = {},  # noqa: B006 - never written
+    label_files: Mapping[str, str] = {},
 ) -> list[Case]:
     """Cases of BraTS 2013 to 2024, at any depth below `root` (HGG/LGG folders are looked into).
 

@@ -18,7 +18,7 @@ def flare(
     *,
     images: str = "images",
     labels: str = "labels",
-    labelled_classes: Mapping[str, Sequence[str]] = {},  # noqa: B006 - never written
+    labelled_classes: Mapping[str, Sequence[str]] = {},
 ) -> list[Case]:
     """Cases of FLARE 2021 to 2023; `images` and `labels` name the two folders below `root`.
 

@@ -27,7 +27,8 @@ What "true" means
 * The image is a noisy function of the geometry and never sees a label, so label and image are independent
   given the geometry and `P(y | image) = E[pi | image]`. With noise this is not `pi` itself: `pi` is an
   *oracle*. No predictor that reads the image has a lower expected Brier score or negative log-likelihood; a
-  good one comes close. The stored posterior is `pi` rounded to float32, and integer images are rounded after the noise.
+  good one comes close. The stored posterior is `pi` rounded to float32, and integer images are rounded after
+  the noise.
 
     >>> case = make_case("hippocampus", seed=0, index=0)
     >>> case.posterior.shape == (3, *case.labels.shape)

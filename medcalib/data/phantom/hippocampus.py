@@ -50,7 +50,7 @@ def _tissue(grid: Grid, rng: np.random.Generator, body: Float) -> Float:
     """White matter with gray folds and a dark horn of fluid near the body, (1, *S)."""
     white = 165.0 + 8.0 * grid.field(rng, 6.0)
     gray = soft(1.1 - np.abs(3.2 * grid.field(rng, 4.5)), 0.25) * soft(-body - 2.5, 0.8)
-    fluid = soft(2.4 * grid.field(rng, 5.0) - 2.6, 0.3) * soft(-body - 0.8, 0.5)
+    fluid = soft(2.4 * grid.field(rng, 5.0) - 3.6, 0.3) * soft(-body - 0.8, 0.5)
     return ((1 - fluid) * ((1 - gray) * white + 115.0 * gray) + 40.0 * fluid)[None]
 
 

@@ -57,7 +57,7 @@ def build(grid: Grid, rng: np.random.Generator, phase: str) -> Geometry:
     In a case without a rim the core is all necrosis.
     """
     del phase
-    width = log_normal_width(grid, rng, median_mm=0.75, spread=0.5, length_mm=9.0)
+    width = log_normal_width(grid, rng, median_mm=0.68, spread=0.5, length_mm=9.0)
     points = grid.deformed(rng, (1.2,), (10.0,))
     brain = ellipsoid(points, (0.0, 0.0, 0.0), 0.46 * grid.extent_mm)
     has_rim = rng.random() >= P_WITHOUT_RIM

@@ -1,0 +1,301 @@
+"""The command line: parse, call, exit code. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from medcalib.errors import ConfigError, Exit, MedcalibError
+
+app = typer.Typer(
+    name="medcalib",
+    help="Train, measure and repair the calibration of 3D medical segmentation. Not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Command = Callable[..., "int | None"]
+
+Config = Annotated[str, typer.Argument(help="A YAML config, or the name of a shipped one (see `datasets`).")]
+Data = Annotated[str | None, typer.Option(help="Dataset folder; takes the place of data.root.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a key: --set train.epochs=5. Repeatable.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Predictions = Annotated[Path, typer.Option(help="Folder of <case>.nii.gz probabilities.")]
+Labels = Annotated[
+    Path,
+    typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
+]
+OptionalConfig = Annotated[
+    str | None, typer.Option("--config", help="Config that says how to read --labels.")
+]
+
+
+def command(function: Command) -> Command:
+    """Register a command whose return value is the exit code and whose known errors end in one clear text."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except MedcalibError as error:
+            typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            code = Exit.INTERRUPTED
+        except FileExistsError as error:
+            typer.echo(f"error: {error}", err=True)
+            code = Exit.USAGE
+        if code:
+            raise typer.Exit(int(code))
+
+    app.command()(guarded)
+    return function
+
+
+@command
+def demo(out: Out = Path("demo"), seed: int = 0) -> int:
+    """The whole story on a generated phantom, on the CPU, in minutes; ends with OUT/report.html."""
+    from medcalib.demo import run_demo
+
+    typer.echo(f"report: {run_demo(out, seed=seed)}")
+    return Exit.OK
+
+
+@command
+def phantom(
+    layout: Annotated[
+        Literal["acdc", "brats", "flare", "msd", "nnunet"], typer.Option(help="Layout on disk.")
+    ],
+    out: Out,
+    cases: Annotated[int, typer.Option(min=1, help="Cases (patients for acdc).")] = 24,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    anatomy: Annotated[str | None, typer.Option(help="heart, tumor, abdomen or hippocampus.")] = None,
+) -> int:
+    """Generate a dataset with ambiguous boundaries whose true class posterior is known."""
+    from medcalib.data.phantom import write_dataset
+
+    try:
+        root = write_dataset(layout, cases, seed, out, anatomy=anatomy)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    typer.echo(f"wrote {root}")
+    return Exit.OK
+
+
+@command
+def check(config: Config, data: Data = None, set_: Set = None, as_json: AsJson = False) -> int:
+    """Report every problem of a config and its data folder at once."""
+    from medcalib.engine.inspect import inspect
+    from medcalib.report.text import facts_text
+
+    found = inspect(_load(config, set_, data))
+    if as_json:
+        _echo_json({"problems": [vars(p) for p in found.problems], **found.facts})
+    else:
+        for problem in found.problems:
+            typer.echo(str(problem), err=problem.level == "error")
+        typer.echo(facts_text(found.facts))
+        typer.echo("refused: correct the errors above" if found.refused else "ok")
+    return Exit.DATA_REFUSED if found.refused else Exit.OK
+
+
+@command
+def train(
+    config: Config,
+    out: Out,
+    data: Data = None,
+    loss: Annotated[str | None, typer.Option(help="A loss with its defaults (see `losses`).")] = None,
+    set_: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue after the last checkpoint.")] = False,
+) -> int:
+    """Train a network; OUT becomes a run folder."""
+    loaded = _load(config, set_, data, loss)
+    from medcalib.engine.train import train as run_training
+
+    run_training(loaded, out, resume=resume)
+    typer.echo(f"trained: {out}")
+    return Exit.OK
+
+
+@command
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Out,
+    split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
+    data: Data = None,
+    device: str = "auto",
+) -> int:
+    """Write probabilities of the cases of one split of the run, on the images' own grids."""
+    from medcalib.engine.predict import predict as run_prediction
+
+    index = run_prediction(run, out, split=split, data=data, device=device)
+    typer.echo(
+        f"predicted {len(index['cases']) - len(index['refused'])} of {len(index['cases'])} cases: {out}"
+    )
+    return Exit.SOME_REFUSED if index["refused"] else Exit.OK
+
+
+@command
+def score(
+    predictions: Predictions,
+    labels: Labels,
+    out: Out,
+    config: OptionalConfig = None,
+    set_: Set = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: AsJson = False,
+) -> int:
+    """Score predictions against reference labels: Dice, HD95 and exact calibration errors."""
+    from medcalib.engine.evaluate import evaluate
+    from medcalib.report.text import score_text
+
+    loaded = _load(config, set_, None) if config else None
+    scores = evaluate(predictions, labels, out, config=loaded, workers=workers)
+    if as_json:
+        _echo_json(scores)
+    else:
+        typer.echo(score_text(scores))
+    return Exit.SOME_REFUSED if scores["refused"] else Exit.OK
+
+
+@command
+def maps(
+    predictions: Predictions,
+    labels: Labels,
+    out: Out,
+    config: OptionalConfig = None,
+    window_mm: Annotated[float, typer.Option(help="Edge of the window of the local gap, in mm.")] = 9.0,
+) -> int:
+    """Write confidence, error and local calibration-gap maps as NIfTI on the images' grids."""
+    from medcalib.report.maps import write_maps
+
+    loaded = _load(config, None, None).data if config else None
+    index = write_maps(predictions, labels, out, data=loaded, window_mm=window_mm)
+    typer.echo(f"maps of {len(index['cases'])} cases: {out}")
+    for refused in index["refused"]:
+        typer.echo(f"refused {refused['case']}: {refused['message']} [{refused['reason']}]", err=True)
+    return Exit.SOME_REFUSED if index["refused"] else Exit.OK
+
+
+@command
+def report(
+    scores: Annotated[list[Path], typer.Argument(help="One or more folders that `score` wrote.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    maps: Annotated[
+        list[Path] | None, typer.Option(help="Folders that `maps` wrote, one per SCORES.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="With --data: shows the images below the maps.")] = None,
+    data: Data = None,
+) -> int:
+    """One self-contained HTML page; needs neither GPU nor images."""
+    from medcalib.report import build_report
+    from medcalib.report.underlays import underlays
+
+    images = underlays(_load(config, None, data)) if config else {}
+    typer.echo(f"report: {build_report(scores, out, maps=maps or (), underlays=images)}")
+    return Exit.OK
+
+
+@command
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write; standard output without it.")] = None,
+) -> int:
+    """JSON schema of configs, for editors (first line: # yaml-language-server: $schema=FILE)."""
+    from medcalib.config import json_schema
+    from medcalib.files import write_json
+
+    if out is None:
+        _echo_json(json_schema())
+    else:
+        write_json(out, json_schema())
+        typer.echo(f"wrote {out}")
+    return Exit.OK
+
+
+@command
+def doctor(as_json: AsJson = False) -> int:
+    """Versions, devices, kernels, and what will get in the way."""
+    from medcalib.engine.doctor import doctor as examine
+    from medcalib.report.text import facts_text
+
+    facts = examine()
+    if as_json:
+        _echo_json(facts)
+    else:
+        typer.echo(facts_text(facts))
+    return Exit.OK
+
+
+@command
+def datasets(as_json: AsJson = False) -> int:
+    """The shipped configs and the layouts that can be read."""
+    from medcalib.config.listing import list_datasets
+    from medcalib.report.text import table
+
+    found = list_datasets()
+    if as_json:
+        _echo_json(found)
+    else:
+        rows = [[c["name"], c["layout"], ", ".join(c["classes"][1:]), c["path"]] for c in found["configs"]]
+        typer.echo(table(rows, ["config", "layout", "classes", "file"]))
+        typer.echo(
+            "\n" + table([[x["name"], x["about"]] for x in found["layouts"]], ["layout", "what it reads"])
+        )
+    return Exit.OK
+
+
+@command
+def losses(as_json: AsJson = False) -> int:
+    """The losses, their hyperparameters with defaults, and where they are from."""
+    from medcalib.config.listing import list_losses
+    from medcalib.report.text import table
+
+    found = list_losses()
+    if as_json:
+        _echo_json(found)
+    else:
+        rows = [
+            [
+                x["name"],
+                " + ".join(x["terms"]),
+                ", ".join(f"{k}={v}" for k, v in x["defaults"].items()),
+                x["reference"],
+            ]
+            for x in found
+        ]
+        typer.echo(table(rows, ["loss", "terms", "hyperparameters", "reference"]))
+    return Exit.OK
+
+
+def main() -> None:
+    """Entry point."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a run
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of the pipe has gone; there is nobody to tell
+
+
+def _load(config: str, overrides: list[str] | None, data: str | None, loss: str | None = None) -> Any:
+    from medcalib.config import load
+    from medcalib.config.bundled import resolve
+
+    return load(resolve(config), overrides=overrides or (), data=data, loss=loss)
+
+
+def _echo_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,109 @@
+"""Every problem of a data folder at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medcalib.data.case import Case
+from medcalib.data.geometry import SHEARED, WARNINGS
+from medcalib.data.labels import LabelMap
+from medcalib.data.load import LoadedCase, Nonfinite, load_case
+from medcalib.errors import DataError, DataRefusedError, Problem
+from medcalib.files import check_case_id
+
+Layout = Callable[..., list[Case]]
+
+
+def find_cases(
+    layout: Layout,
+    root: Path,
+    options: dict[str, Any],
+    *,
+    exclude: Sequence[str] = (),
+    skip_unpaired: bool = False,
+) -> tuple[list[Case], list[Problem]]:
+    """Cases of a folder and everything that does not fit; unpaired files are warnings where they may be skipped."""
+    problems: list[Problem] = []
+    if not root.is_dir():
+        return [], [Problem(str(root), "missing_folder", "the data folder does not exist; pass it with --data")]
+    cases = layout(root, problems, **options)
+    dropped = set(exclude)
+    cases = [case for case in cases if not {case.id, case.patient_id} & dropped]
+    problems = [p for p in problems if p.where not in dropped]
+    if skip_unpaired:
+        unpaired = {p.where for p in problems if p.reason == "unpaired"}
+        cases = [case for case in cases if case.id not in unpaired]
+        problems = [_as_warning(p) if p.reason == "unpaired" else p for p in problems]
+    problems += _id_problems(cases)
+    if not cases and not any(p.level == "error" for p in problems):
+        problems.append(Problem(str(root), "no_case", "no case found; is this the folder that the layout expects?"))
+    return cases, problems
+
+
+def require(problems: Iterable[Problem]) -> None:
+    """Raise with all errors among `problems`, if there is one."""
+    errors = [problem for problem in problems if problem.level == "error"]
+    if errors:
+        raise DataRefusedError(errors)
+
+
+def check_case(
+    case: Case, label_map: LabelMap, *, nonfinite: Nonfinite, channels: int | None, resampled: bool
+) -> tuple[LoadedCase | None, list[Problem]]:
+    """Read a case completely and report what is wrong with it."""
+    try:
+        loaded = load_case(case, label_map, nonfinite=nonfinite, with_posterior=True)
+    except DataError as error:
+        return None, [Problem(case.id, error.reason, str(error))]
+    problems = [Problem(case.id, code, WARNINGS[code], "warning") for code in loaded.warnings]
+    if resampled and SHEARED in loaded.warnings:
+        problems.append(Problem(case.id, "sheared_resampling", "a sheared volume cannot be resampled; exclude it"))
+    if channels is not None and loaded.image.shape[0] != channels:
+        message = f"{loaded.image.shape[0]} channels, the other cases have {channels}"
+        problems.append(Problem(case.id, "channel_count", message))
+    if case.label is None:
+        problems.append(Problem(case.id, "no_label", "has no label; it can be predicted, not trained on", "warning"))
+    elif loaded.label is not None and not (loaded.label % 255).any():
+        problems.append(Problem(case.id, "empty_label", "the label holds background only", "warning"))
+    if not np.ptp(loaded.image):
+        problems.append(Problem(case.id, "constant_image", "every voxel of the image is the same"))
+    return loaded, problems
+
+
+def merged_warnings(problems: Iterable[Problem]) -> list[Problem]:
+    """Errors as they are; a warning that many cases share becomes one line with their number."""
+    shared: dict[tuple[str, str], list[str]] = {}
+    errors = []
+    for problem in problems:
+        if problem.level == "error":
+            errors.append(problem)
+        else:
+            shared.setdefault((problem.reason, problem.message), []).append(problem.where)
+    lines = []
+    for (reason, message), where in shared.items():
+        place = where[0] if len(where) == 1 else f"{len(where)} cases ({', '.join(where[:2])}, ...)"
+        lines.append(Problem(place, reason, message, "warning"))
+    return errors + lines
+
+
+def _as_warning(problem: Problem) -> Problem:
+    return Problem(problem.where, problem.reason, problem.message.split(";")[0] + "; left out", "warning")
+
+
+def _id_problems(cases: Sequence[Case]) -> list[Problem]:
+    """Ids become file names: they must be safe, and different even where letter case is ignored."""
+    problems, seen = [], dict[str, str]()
+    for case in cases:
+        try:
+            check_case_id(case.id)
+        except DataError as error:
+            problems.append(Problem(repr(case.id)[:140], error.reason, str(error)))
+        folded = case.id.casefold()
+        if folded in seen:
+            problems.append(Problem(case.id, "duplicate_case_id", f"the case id is also that of {seen[folded]}"))
+        seen[folded] = case.id
+    return problems

@@ -1,0 +1,144 @@
+"""Prediction folders: `<case>.nii.gz` (4-D probabilities, class last) with a `<case>.json` sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medcalib.data.case import Case
+from medcalib.data.geometry import Affine, on_same_grid
+from medcalib.data.labels import LabelMap
+from medcalib.data.load import read_any, read_label, read_posterior
+from medcalib.data.nifti import is_nifti, read_volume, stem, write_volume
+from medcalib.errors import DataError
+from medcalib.files import check_case_id, read_json, write_json
+
+INDEX = "predictions.json"  # which cases were to be predicted, by what
+SEGMENTATIONS = "segmentations"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction and the reference that belongs to it."""
+
+    case: Case
+    prediction: Path
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A pair in memory, on the label's own grid: probs (C, i, j, k) float32, label (i, j, k) uint8 classes."""
+
+    case: Case
+    probs: NDArray[np.float32]
+    label: NDArray[np.uint8]
+    affine: Affine
+    posterior: NDArray[np.float32] | None = None
+
+
+def write_prediction(
+    folder: Path, case: Case, probs: NDArray[np.float32], affine: Affine, label_map: LabelMap, sidecar: Mapping[str, Any]
+) -> None:
+    """Write probabilities (C, i, j, k), their sidecar, and the segmentation in the dataset's own codes."""
+    write_volume(folder / SEGMENTATIONS / f"{case.id}.nii.gz", label_map.decode(probs.argmax(0)), affine)
+    write_volume(folder / f"{case.id}.nii.gz", np.moveaxis(probs, 0, -1), affine)
+    meta = {"class_names": label_map.class_names, "codes": label_map.codes, "ignore_code": label_map.ignore_code}
+    write_json(folder / f"{case.id}.json", {"case": case.id, "activation": "softmax", **meta, **sidecar})
+
+
+def list_predictions(folder: Path) -> dict[str, Path]:
+    """Case id -> file of every probability volume in a folder."""
+    if not folder.is_dir():
+        raise DataError("missing_folder", f"{folder} is no folder of predictions")
+    return {stem(path): path for path in sorted(folder.iterdir()) if path.is_file() and is_nifti(path)}
+
+
+def expected_cases(folder: Path) -> list[str]:
+    """The cases that `predict` set out to do (its index), else those that are there."""
+    if (folder / INDEX).is_file():
+        return [str(case) for case in read_json(folder / INDEX)["cases"]]
+    return list(list_predictions(folder))
+
+
+def label_map_of(prediction: Path) -> LabelMap:
+    """Class names and codes from a prediction's sidecar."""
+    path = prediction.with_name(f"{stem(prediction)}.json")
+    try:
+        meta = read_json(path)
+        codes = tuple(tuple(int(code) for code in group) for group in meta["codes"])
+        return LabelMap(tuple(map(str, meta["class_names"])), codes, meta.get("ignore_code"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError("bad_sidecar", f"{path} names no class_names and codes ({error}); pass --config") from error
+
+
+def flat_references(labels: Path) -> dict[str, Case]:
+    """References of a flat folder `<case>.nii.gz` (posteriors of phantoms beside them)."""
+    if not labels.is_dir():
+        raise DataError("missing_folder", f"{labels} is no folder of labels")
+    files = {stem(path): path for path in sorted(labels.iterdir()) if path.is_file() and is_nifti(path)}
+    return {
+        name: Case(name, name, (), path, None, files.get(f"{name}_posterior"))
+        for name, path in files.items()
+        if not name.endswith("_posterior")
+    }
+
+
+def pair_up(
+    folder: Path, references: Mapping[str, Case], expected: Iterable[str]
+) -> tuple[list[Pair], list[dict[str, str]]]:
+    """Pairs, and for every expected or present case that has no partner why it is refused."""
+    predictions = list_predictions(folder)
+    pairs, refused = [], []
+    for name in sorted({*expected, *predictions}):
+        problem = _unpaired(name, predictions, references)
+        if problem is None:
+            pairs.append(Pair(references[name], predictions[name]))
+        else:
+            refused.append({"case": name, "reason": problem.reason, "message": str(problem)})
+    return pairs, refused
+
+
+def _unpaired(name: str, predictions: Mapping[str, Path], references: Mapping[str, Case]) -> DataError | None:
+    try:
+        check_case_id(name)
+    except DataError as error:
+        return error
+    if name not in predictions:
+        return DataError("missing_prediction", f"{name}: no prediction {name}.nii.gz")
+    if name not in references or references[name].label is None:
+        return DataError("missing_reference", f"{name}: no reference label for this prediction")
+    return None
+
+
+def read_pair(pair: Pair, label_map: LabelMap) -> Compared:
+    """Read prediction and reference onto the label's grid. Raises `DataError` naming file and reason."""
+    if pair.case.label is None:
+        raise DataError("missing_reference", f"{pair.case.id}: no reference label")
+    reference = read_any(pair.case.label, dtype=None)
+    shape = reference.array.shape
+    label = read_label(reference, pair.case.label, label_map, reference.affine, shape[:3])
+    probs = read_probs(pair.prediction, label_map.class_names, reference.affine, shape[:3])
+    known = None
+    if pair.case.posterior is not None:
+        known = read_posterior(pair.case.posterior, label_map.num_classes, reference.affine, shape[:3])
+    return Compared(pair.case, probs, label, reference.affine, known)
+
+
+def read_probs(
+    path: Path, class_names: Sequence[str], affine: Affine, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Probabilities (C, i, j, k) on the grid (`affine`, `shape`); flipped or permuted where affines prove it."""
+    volume = read_volume(path)
+    if volume.array.ndim != 4 or volume.array.shape[3] != len(class_names):
+        raise DataError(
+            "channel_count",
+            f"{path} has shape {volume.array.shape}; expected 4-D with the {len(class_names)} classes "
+            f"({', '.join(class_names)}) last",
+        )
+    moved = on_same_grid(volume.array, volume.affine, affine, shape, str(path))
+    return np.ascontiguousarray(np.moveaxis(moved, -1, 0))

@@ -1,0 +1,44 @@
+"""The process group, as far as one process or many differ. No-ops in one process."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def is_running() -> bool:
+    """Whether a process group of several ranks is up."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """This process's rank, 0 in one process."""
+    return dist.get_rank() if is_running() else 0
+
+
+def is_main() -> bool:
+    """Whether this process writes files and shows progress."""
+    return rank() == 0
+
+
+def all_reduce_sum(values: Tensor) -> Tensor:
+    """Sum over ranks; integers and float64 are exact enough to be the same on every rank."""
+    if is_running():
+        values = values.clone()
+        dist.all_reduce(values, op=dist.ReduceOp.SUM)
+    return values
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where it works; a device asked for by name but absent is refused, never replaced."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (
+        not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise ValueError(
+            f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices"
+        )
+    return device

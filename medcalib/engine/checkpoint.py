@@ -1,0 +1,109 @@
+"""Checkpoints that survive a crash at any moment and are known to be whole.
+
+Files are written beside their final name and moved; the manifest, written last, names each with its SHA-256.
+A file that the manifest does not name, or whose hash differs, counts as absent. The last two checkpoints stay,
+so that a damaged one has a predecessor. Only tensors and plain values are stored: loading executes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from medcalib.errors import CheckpointError, DataError
+from medcalib.files import atomic, read_json, sha256, write_json
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+FOLDER = "checkpoints"
+_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.manifest: dict[str, Any] = {"status": "new", "last": [], "best": None}
+        if (run / MANIFEST).is_file():
+            self.manifest |= self._read_manifest()
+
+    def _read_manifest(self) -> dict[str, Any]:
+        try:
+            found = read_json(self.run / MANIFEST)
+        except DataError as error:
+            raise CheckpointError(f"{error}; the run cannot be continued") from error
+        if not isinstance(found, dict) or not isinstance(found.get("last"), list):
+            raise CheckpointError(f"{self.run / MANIFEST} is no manifest of a run")
+        return found
+
+    def save_last(self, state: dict[str, Any], epoch: int) -> None:
+        """Write the state after `epoch` epochs; older states but one are removed once the manifest is safe."""
+        entry = self._write(state, f"epoch-{epoch:05d}.pt") | {"epoch": epoch}
+        entries = [entry, *(old for old in self.manifest["last"] if old["epoch"] < epoch)]
+        self.manifest["last"] = entries[:_KEPT]
+        self._write_manifest()
+
+    def save_best(self, state: dict[str, Any], epoch: int, score: float) -> None:
+        """Write the weights with the best validation score so far."""
+        entry = self._write(state, f"best-{epoch:05d}.pt")
+        self.manifest["best"] = entry | {"epoch": epoch, "score": score}
+        self._write_manifest()
+
+    def set_status(self, status: str) -> None:
+        """`running`, `complete`, `interrupted` or `failed`, readable by scripts."""
+        self.manifest["status"] = status
+        self._write_manifest()
+
+    def load_last(self) -> dict[str, Any]:
+        """The newest whole state; says so when it had to fall back to the one before."""
+        for entry in self.manifest["last"]:
+            try:
+                return self._load(entry)
+            except CheckpointError as error:
+                log.warning("%s; trying the one before", error)
+        raise CheckpointError(f"{self.run} holds no whole checkpoint to resume from")
+
+    def load_best(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The best weights and their manifest entry."""
+        entry = self.manifest["best"]
+        if entry is None:
+            raise CheckpointError(f"{self.run} holds no best checkpoint; has it finished a validation?")
+        return self._load(entry), entry
+
+    def _write(self, state: dict[str, Any], name: str) -> dict[str, str]:
+        path = self.run / FOLDER / name
+        try:
+            with atomic(path) as temporary:
+                torch.save(state, temporary)
+                digest = sha256(temporary)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {error}; earlier checkpoints are intact"
+            ) from error
+        return {"file": name, "sha256": digest}
+
+    def _load(self, entry: dict[str, Any]) -> dict[str, Any]:
+        path = self.run / FOLDER / Path(str(entry["file"])).name
+        if not path.is_file() or sha256(path) != entry["sha256"]:
+            raise CheckpointError(
+                f"checkpoint {path} is missing or damaged (its SHA-256 differs from the manifest)"
+            )
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, UnpicklingError, EOFError) as error:
+            raise CheckpointError(f"checkpoint {path} cannot be loaded: {error}") from error
+        if not isinstance(state, dict):
+            raise CheckpointError(f"checkpoint {path} holds no state")
+        return state
+
+    def _write_manifest(self) -> None:
+        write_json(self.run / MANIFEST, self.manifest)
+        named = {entry["file"] for entry in [*self.manifest["last"], self.manifest["best"]] if entry}
+        for path in (self.run / FOLDER).glob("*.pt"):
+            if path.name not in named:
+                path.unlink()

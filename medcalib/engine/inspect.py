@@ -1,0 +1,116 @@
+"""`medcalib check`: every problem of a data folder, and the facts that choose patch size and spacing."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from medcalib.config import RunConfig
+from medcalib.config.dataset import scan, split_of
+from medcalib.data.case import Case
+from medcalib.data.check import check_case, merged_warnings
+from medcalib.data.geometry import orientation
+from medcalib.data.labels import IGNORE
+from medcalib.data.load import LoadedCase
+from medcalib.errors import DataRefusedError, Problem
+
+
+@dataclass
+class Inspection:
+    """What was found. `problems` holds errors first; `facts` is what `--json` prints."""
+
+    problems: list[Problem] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> bool:
+        """Whether any problem is an error."""
+        return any(problem.level == "error" for problem in self.problems)
+
+
+@dataclass
+class _Seen:
+    """Running facts over cases."""
+
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    spacings: list[tuple[float, ...]] = field(default_factory=list)
+    orientations: Counter[str] = field(default_factory=Counter)
+    voxels: Counter[int] = field(default_factory=Counter)
+    present: Counter[int] = field(default_factory=Counter)
+    brightest: float = 0.0
+
+    def add(self, loaded: LoadedCase) -> None:
+        self.shapes.append(loaded.image.shape[1:])
+        self.spacings.append(loaded.spacing_mm)
+        self.orientations[orientation(loaded.affine)] += 1
+        self.brightest = max(self.brightest, float(np.abs(loaded.image).max()))
+        if loaded.label is not None:
+            classes, counts = np.unique(loaded.label, return_counts=True)
+            for k, n in zip(classes.tolist(), counts.tolist(), strict=True):
+                self.voxels[k] += n
+                self.present[k] += 1
+
+
+def inspect(config: RunConfig) -> Inspection:
+    """Read every case of the config's data folder completely and report everything at once."""
+    cases, problems = scan(config.data, config.root)
+    seen, channels = _Seen(), None
+    for case in tqdm(cases, "check", leave=False, disable=not sys.stderr.isatty()):
+        loaded, found = check_case(
+            case,
+            config.data.label_map,
+            nonfinite=config.data.nonfinite,
+            channels=channels,
+            resampled=config.preprocess.spacing_mm is not None,
+        )
+        problems += found
+        if loaded is not None:
+            channels = channels or loaded.image.shape[0]
+            seen.add(loaded)
+    facts = _facts(config, cases, seen)
+    try:
+        if cases:
+            facts["split"] = {name: len(part) for name, part in split_of(config, cases).items()}
+    except DataRefusedError as error:
+        problems += [_as_told(p) for p in error.problems]
+    return Inspection(merged_warnings(problems), facts)
+
+
+def _as_told(problem: Problem) -> Problem:
+    """A folder too small to train on can still be predicted and scored: a warning here, refused by `train`."""
+    if problem.reason != "empty_split":
+        return problem
+    return Problem(
+        problem.where, problem.reason, f"{problem.message}; training is refused until then", "warning"
+    )
+
+
+def _facts(config: RunConfig, cases: list[Case], seen: _Seen) -> dict[str, Any]:
+    names = {**dict(enumerate(config.data.class_names)), IGNORE: "ignored"}
+    total = sum(seen.voxels.values())
+    facts: dict[str, Any] = {
+        "cases": len(cases),
+        "patients": len({case.patient_id for case in cases}),
+        "with_label": sum(case.label is not None for case in cases),
+        "orientations": dict(seen.orientations),
+        "largest_intensity": seen.brightest,
+        "voxel_share": {names[k]: n / total for k, n in sorted(seen.voxels.items())},
+        "cases_with_class": {name: seen.present[k] for k, name in enumerate(config.data.class_names)},
+    }
+    if seen.shapes:
+        shapes, spacings = np.array(seen.shapes), np.array(seen.spacings)
+        facts["shape"] = {
+            "min": shapes.min(0).tolist(),
+            "median": np.median(shapes, 0).tolist(),
+            "max": shapes.max(0).tolist(),
+        }
+        facts["spacing_mm"] = {
+            "min": spacings.min(0).round(4).tolist(),
+            "max": spacings.max(0).round(4).tolist(),
+        }
+    return facts

@@ -1,0 +1,115 @@
+"""Preprocessed cases, cached by MONAI, and seeded batches of patches."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import CacheDataset, Dataset
+from monai.transforms import Transform
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from medcalib.config import RunConfig
+from medcalib.data.case import Case
+from medcalib.data.intensity import INTENSITIES
+from medcalib.data.load import load_case
+from medcalib.data.transforms import Item, PatchSampler, Preprocess
+from medcalib.errors import DataError
+
+Draw = tuple[int, int]  # index of the case, seed of the patch
+
+
+class LoadPreprocessed(Transform):  # type: ignore[misc]
+    """Case -> preprocessed item: the deterministic part, which is cached."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.label_map = config.data.label_map
+        self.nonfinite = config.data.nonfinite
+        self.preprocess = preprocess_of(config)
+
+    def __call__(self, case: Case) -> Item:
+        return self.preprocess(load_case(case, self.label_map, nonfinite=self.nonfinite))
+
+
+def preprocess_of(config: RunConfig) -> Preprocess:
+    """The deterministic preprocessing that a config asks for."""
+    chosen = config.preprocess
+    normalize = INTENSITIES[chosen.intensity.name](**chosen.intensity.options())
+    return Preprocess(chosen.orientation, chosen.spacing_mm, normalize)
+
+
+def preprocessed(config: RunConfig, cases: Sequence[Case]) -> Any:
+    """A dataset of preprocessed items, read once and kept in memory unless the config says otherwise.
+
+    Raises the `DataError` of the first case that is refused.
+    """
+    transform = LoadPreprocessed(config)
+    if config.train.cache == "none":
+        return Dataset(list(cases), transform)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return CacheDataset(list(cases), transform, num_workers=1, progress=False, copy_cache=False)
+    except RuntimeError as error:
+        raise data_error_behind(error) from error
+
+
+def data_error_behind(error: BaseException) -> BaseException:
+    """MONAI wraps an error of a transform; the refusal inside is what the user needs."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, DataError):
+        inner = inner.__cause__
+    return inner or error
+
+
+class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Patches by (case, seed): what is drawn depends on nothing else."""
+
+    def __init__(self, items: Any, sampler: PatchSampler) -> None:
+        self.items, self.sampler = items, sampler
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        index, seed = draw
+        return self.sampler(self.items[index], seed)
+
+
+class EpochBatches:
+    """The batches of one epoch: a seeded order of the cases, and a seed for every patch."""
+
+    def __init__(self, cases: int, batch_size: int, steps: int | None, seed: int) -> None:
+        self.cases, self.batch_size, self.seed = cases, batch_size, seed
+        self.steps = steps or math.ceil(cases / batch_size)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        wanted = self.steps * self.batch_size
+        rounds = math.ceil(wanted / self.cases)
+        order = np.concatenate([rng.permutation(self.cases) for _ in range(rounds)])[:wanted]
+        seeds = rng.integers(0, 2**32, wanted)
+        draws = list(zip(order.tolist(), seeds.tolist(), strict=True))
+        for start in range(0, wanted, self.batch_size):
+            yield draws[start : start + self.batch_size]
+
+
+def training_loader(config: RunConfig, cases: Sequence[Case]) -> tuple[DataLoader[Any], EpochBatches]:
+    """Loader of (images (B, M, *patch), labels (B, *patch)) and the batches, whose `epoch` the loop sets."""
+    train = config.train
+    sampler = PatchSampler(train.patch_size, train.foreground_share, **dict(config.augment))
+    batches = EpochBatches(len(cases), train.batch_size, train.steps_per_epoch, train.seed)
+    loader: DataLoader[Any] = DataLoader(
+        PatchDataset(preprocessed(config, cases), sampler),
+        batch_sampler=batches,
+        num_workers=train.workers,
+        persistent_workers=train.workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return loader, batches

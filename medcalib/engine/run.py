@@ -1,0 +1,113 @@
+"""The run folder: config.yaml, split.json, metrics.jsonl, manifest.json, checkpoints/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medcalib.config import RunConfig, dump, load
+from medcalib.config.dataset import only_ids, scan, with_root
+from medcalib.data.case import Case
+from medcalib.data.check import require
+from medcalib.data.splits import Split
+from medcalib.engine.checkpoint import MANIFEST, Checkpoints
+from medcalib.errors import CheckpointError, ConfigError
+from medcalib.files import read_json, write_json, write_text
+from medcalib.networks import NETWORKS
+
+CONFIG, SPLIT, METRICS = "config.yaml", "split.json", "metrics.jsonl"
+# What may differ between a run and its continuation: where things are and how fast they go, not the result.
+_FREE = {
+    ("data", "root"),
+    ("train", "workers"),
+    ("train", "device"),
+    ("train", "cache"),
+    ("predict", "batch_size"),
+}
+
+
+def start(out: Path, config: RunConfig, split: Split) -> None:
+    """Make a new run folder. One that already holds a run is refused: nothing is overwritten."""
+    if (out / CONFIG).exists() or (out / MANIFEST).exists():
+        raise ConfigError(f"{out} already holds a run; continue it with --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / CONFIG, dump(config))
+    write_json(out / SPLIT, {name: [case.id for case in cases] for name, cases in split.items()})
+
+
+def check_same(out: Path, config: RunConfig) -> None:
+    """Refuse to continue a run under another config; the message lists what differs."""
+    before = load(out / CONFIG)
+    different = _differences(before.model_dump(), config.model_dump())
+    if different:
+        listed = "\n".join(f"  {key}: the run has {old!r}, now {new!r}" for key, old, new in different)
+        raise ConfigError(
+            f"{out} was started with another config:\n{listed}\nuse a new --out for a changed config"
+        )
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> list[tuple[str, Any, Any]]:
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        here, a, b = (*path, key), old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _differences(a, b, here)
+        elif a != b and here not in _FREE:
+            found.append((".".join(here), a, b))
+    return found
+
+
+def open_run(run: Path, data: str | None = None) -> RunConfig:
+    """The config of a finished or running run, its data folder replaced by `data` where given."""
+    if not (run / CONFIG).is_file():
+        raise CheckpointError(f"{run} is no run folder: it holds no {CONFIG}")
+    config = load(run / CONFIG)
+    return config if data is None else with_root(config, data)
+
+
+def cases_of(run: Path, config: RunConfig, split: str) -> list[Case]:
+    """The cases that the run itself assigned to `split`, looked up in the data folder."""
+    ids = read_json(run / SPLIT)
+    if split not in ids:
+        raise ConfigError(f"--split {split}: expected one of {', '.join(ids)}")
+    cases, problems = scan(config.data, config.root)
+    wanted = set(ids[split])
+    require(problem for problem in problems if problem.where in wanted or not cases)
+    return only_ids(cases, ids[split])
+
+
+def build_model(config: RunConfig, in_channels: int) -> nn.Module:
+    """The network of a config."""
+    return NETWORKS[config.model.name].build(in_channels, config.num_classes, **config.model.options())
+
+
+def load_model(run: Path, config: RunConfig, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the run's best weights, and the manifest entry of these (file, sha256, epoch, score)."""
+    state, entry = Checkpoints(run).load_best()
+    model = build_model(config, int(state["in_channels"]))
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{run}: the weights do not fit the network of its config: {error}") from error
+    return model.to(device).eval(), entry
+
+
+def append_metrics(run: Path, line: Mapping[str, Any]) -> None:
+    """Add one JSON line, flushed, to metrics.jsonl."""
+    with (run / METRICS).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def truncate_metrics(run: Path, epoch: int) -> None:
+    """Drop lines of epochs that a resumed run will do again."""
+    if (run / METRICS).is_file():
+        lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epoch]
+        write_text(run / METRICS, "".join(kept))

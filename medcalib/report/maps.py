@@ -1,0 +1,90 @@
+"""Calibration maps of a volume as NIfTI on the image's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medcalib.config.references import references
+from medcalib.config.schema import DataConfig
+from medcalib.data.geometry import voxel_sizes
+from medcalib.data.labels import IGNORE
+from medcalib.data.nifti import write_volume
+from medcalib.data.predictions import Compared, expected_cases, label_map_of, pair_up, read_pair
+from medcalib.errors import DataError
+from medcalib.files import write_json
+from medcalib.metrics.checks import check_probs
+from medcalib.ops import window_mean
+
+WINDOW_MM = 9.0
+INDEX = "maps.json"
+TEXT = {
+    "confidence": "largest class probability, 0 to 1",
+    "error": "1 where the most probable class is not the reference",
+    "gap": "mean confidence minus accuracy in a window around the voxel: above 0 is overconfident",
+    "true_gap": "confidence minus the known posterior of the predicted class (phantoms)",
+    "label": "reference as class indices, 255 ignored",
+    "prediction": "most probable class",
+}
+
+
+def write_maps(
+    predictions: Path, labels: Path, out: Path, *, data: DataConfig | None = None, window_mm: float = WINDOW_MM
+) -> dict[str, Any]:
+    """Write `<case>_{confidence,error,gap,...}.nii.gz` for every pair and `maps.json`; returns the latter.
+
+    `labels` is a dataset folder when `data` says how to read it, else a flat folder of `<case>.nii.gz`.
+    """
+    if not window_mm > 0:
+        raise ValueError(f"window_mm must be positive, got {window_mm}")
+    pairs, refused = pair_up(predictions, references(labels, data), expected_cases(predictions))
+    done = []
+    for pair in pairs:
+        try:
+            label_map = label_map_of(pair.prediction) if data is None else data.label_map
+            compared = read_pair(pair, label_map)
+            check_probs(torch.from_numpy(compared.probs)[None])
+        except DataError as error:
+            refused.append({"case": pair.case.id, "reason": error.reason, "message": str(error)})
+            continue
+        except ValueError as error:
+            refused.append({"case": pair.case.id, "reason": "bad_probabilities", "message": str(error)})
+            continue
+        for name, volume in maps_of(compared, window_mm).items():
+            write_volume(out / f"{pair.case.id}_{name}.nii.gz", volume, compared.affine)
+        done.append(pair.case.id)
+    index = {"cases": done, "refused": refused, "window_mm": window_mm, "maps": TEXT}
+    write_json(out / INDEX, index)
+    return index
+
+
+def maps_of(compared: Compared, window_mm: float = WINDOW_MM) -> Mapping[str, NDArray[Any]]:
+    """The maps of one case by name, each (i, j, k); ignored voxels are 0 in error and gap."""
+    predicted = compared.probs.argmax(0).astype(np.uint8)
+    confidence = compared.probs.max(0)
+    valid = compared.label != IGNORE
+    wrong = (predicted != compared.label) & valid
+    size = window_voxels(voxel_sizes(compared.affine), window_mm)
+    difference = torch.from_numpy(confidence - (~wrong))[None, None]
+    gap = window_mean(difference, size, torch.from_numpy(valid)[None])[0, 0].nan_to_num(0.0).numpy()
+    maps: dict[str, NDArray[Any]] = {
+        "confidence": confidence,
+        "error": wrong.astype(np.uint8),
+        "gap": np.where(valid, gap, 0).astype(np.float32),
+        "label": compared.label,
+        "prediction": predicted,
+    }
+    if compared.posterior is not None:
+        true = np.take_along_axis(compared.posterior, predicted[None].astype(np.int64), 0)[0]
+        maps["true_gap"] = (confidence - true).astype(np.float32)
+    return maps
+
+
+def window_voxels(spacing_mm: Sequence[float], window_mm: float) -> tuple[int, ...]:
+    """The odd number of voxels per axis that comes closest to `window_mm`: thick slices stay alone."""
+    return tuple(max(1, 2 * round((window_mm / edge - 1) / 2) + 1) for edge in spacing_mm)

@@ -1,0 +1,205 @@
+"""A damaged, disguised or impossible file is refused with its reason; a good one is read exactly."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from medcalib.data.geometry import NO_CODES, SHEARED, UNIT_AFFINE
+from medcalib.data.nifti import read_header, read_volume, write_volume
+from medcalib.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def reason_of(path: Path, **options: object) -> str:
+    with pytest.raises(DataError) as caught:
+        read_volume(path, **options)
+    assert str(path) in str(caught.value)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_round_trip_is_exact(tmp_path: Path, dtype: type, name: str) -> None:
+    array = (RNG.random((5, 6, 7)) * 100).astype(dtype)
+    affine = np.array([[-2.0, 0, 0, 5], [0, 0, 3.0, -7], [0, 1.5, 0, 9], [0, 0, 0, 1]])
+    write_volume(tmp_path / name, array, affine)
+    found = read_volume(tmp_path / name, dtype=None)
+    assert_array_equal(found.array, array)
+    assert_allclose(found.affine, affine, atol=1e-6)
+    assert found.spacing_mm == pytest.approx((2.0, 1.5, 3.0))
+
+
+def test_agrees_with_nibabel_on_scaled_big_endian_and_4d(tmp_path: Path) -> None:
+    header = nib.Nifti1Header(endianness=">")
+    image = nib.Nifti1Image(RNG.integers(0, 500, (4, 5, 6, 2)).astype(">i2"), np.diag([1.0, 2, 3, 1]), header)
+    image.header.set_slope_inter(0.5, -3)
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert_array_equal(
+        read_volume(tmp_path / "a.nii.gz").array, nib.load(tmp_path / "a.nii.gz").get_fdata(dtype=np.float32)
+    )
+
+
+def test_trailing_axes_of_one_are_dropped(volume: Callable[..., Path]) -> None:
+    assert read_volume(volume("a.nii.gz", np.ones((3, 4, 5, 1)))).array.shape == (3, 4, 5)
+
+
+def test_equal_volumes_give_equal_bytes_and_no_free_text(tmp_path: Path) -> None:
+    array = RNG.random((5, 6, 7)).astype(np.float32)
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_volume(tmp_path / name, array, np.eye(4))
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    header = nib.load(tmp_path / "a.nii.gz").header
+    assert not header["descrip"].item()
+    assert not header["aux_file"].item()
+    assert not len(header.extensions)
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
+
+
+def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
+    """A flip in the gzip header's time or name changes no voxel; every other one must be noticed."""
+    array = RNG.random((12, 12, 12)).astype(np.float32)
+    write_volume(tmp_path / "good.nii.gz", array, np.eye(4))
+    good = bytearray((tmp_path / "good.nii.gz").read_bytes())
+    path, wrong = tmp_path / "bad.nii.gz", 0
+    for position in RNG.integers(0, len(good) * 8, 120):
+        bad = bytearray(good)
+        bad[position // 8] ^= 1 << (position % 8)
+        path.write_bytes(bad)
+        try:
+            wrong += not np.array_equal(read_volume(path).array, array)
+        except DataError:
+            continue
+    assert wrong == 0
+
+
+@pytest.mark.parametrize("name", ["good.nii.gz", "good.nii"])
+def test_every_truncation_is_refused(tmp_path: Path, name: str) -> None:
+    write_volume(tmp_path / name, RNG.random((8, 8, 8)).astype(np.float32), np.eye(4))
+    good = (tmp_path / name).read_bytes()
+    path = tmp_path / f"cut_{name}"
+    for length in {1, 4, 100, 347, 352, len(good) // 2, len(good) - 9, len(good) - 1}:
+        path.write_bytes(good[:length])
+        reason_of(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "words"),
+    [
+        (b"", "empty_file", "is empty"),
+        (b"<html>404</html>" * 40, "not_gzip", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not_gzip", "git lfs pull"),
+        (gzip.compress(b"nothing of use " * 50), "not_nifti", "no NIfTI header"),
+        (gzip.compress(b""), "not_nifti", "no NIfTI header"),
+    ],
+)
+def test_a_disguised_file_is_named_for_what_it_is(
+    tmp_path: Path, content: bytes, reason: str, words: str
+) -> None:
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        read_volume(path)
+    assert caught.value.reason == reason
+
+
+def test_an_uncompressed_file_named_gz_is_told_so(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii", np.ones((3, 3, 3)), np.eye(4))
+    (tmp_path / "a.nii.gz").write_bytes((tmp_path / "a.nii").read_bytes())
+    with pytest.raises(DataError, match=r"rename it to \.nii"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def patched(tmp_path: Path, offset: int, layout: str, *values: float) -> Path:
+    """A NIfTI file of 3x4x5 zeros (int16) with some header bytes replaced."""
+    write_volume(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16), np.diag([1.0, 1, 2, 1]))
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into(layout, raw, offset, *values)
+    (tmp_path / "a.nii").write_bytes(raw)
+    return tmp_path / "a.nii"
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "values", "reason"),
+    [
+        (40, "<4h", (3, 32767, 32767, 32767), "too_large"),
+        (40, "<4h", (3, 3, 0, 5), "bad_shape"),
+        (40, "<4h", (3, 3, -4, 5), "bad_shape"),
+        (40, "<4h", (9, 3, 4, 5), "bad_shape"),
+        (40, "<4h", (2, 3, 4, 5), "bad_shape"),
+        (70, "<h", (128,), "bad_dtype"),
+        (70, "<h", (1792,), "bad_dtype"),
+        (280, "<4f", (float("nan"), 0, 0, 0), "bad_affine"),
+        (280, "<4f", (0, 0, 0, 0), "bad_affine"),
+        (76, "<4f", (1, 1, 1, 7), "spacing_disagrees"),
+        (344, "<4s", (b"xyz\0",), "not_nifti"),
+    ],
+)
+def test_an_impossible_header_is_refused(
+    tmp_path: Path, offset: int, layout: str, values: tuple[float, ...], reason: str
+) -> None:
+    assert reason_of(patched(tmp_path, offset, layout, *values)) == reason
+
+
+def test_a_header_of_a_petabyte_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
+    path = patched(tmp_path, 40, "<4h", 3, 32767, 32767, 32767)
+    started = time.perf_counter()
+    with pytest.raises(DataError, match="more than the limit"):
+        read_header(path)
+    assert time.perf_counter() - started < 1
+
+
+def test_data_behind_the_voxels_is_refused_while_streaming(tmp_path: Path) -> None:
+    write_volume(tmp_path / "a.nii", np.zeros((3, 3, 3)), np.eye(4))
+    bomb = gzip.compress((tmp_path / "a.nii").read_bytes() + b"\0" * 10_000_000)
+    (tmp_path / "b.nii.gz").write_bytes(bomb)
+    assert reason_of(tmp_path / "b.nii.gz") == "trailing_data"
+
+
+def test_unit_voxels_of_acdc_are_repaired_from_pixdim(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([-1.0, -1, 1, 1]))
+    image.header["pixdim"][1:4] = (1.5, 1.5, 10)
+    image.header["qform_code"], image.header["sform_code"] = 0, 2
+    nib.save(image, tmp_path / "a.nii.gz")
+    found = read_volume(tmp_path / "a.nii.gz")
+    assert_allclose(found.affine[:3, :3], np.diag([-1.5, -1.5, 10]))
+    assert found.warnings == (UNIT_AFFINE,)
+
+
+def test_no_orientation_codes_and_shear_are_warned_of(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), None), tmp_path / "a.nii.gz")
+    assert NO_CODES in read_volume(tmp_path / "a.nii.gz").warnings
+    sheared = np.eye(4)
+    sheared[0, 1] = 0.2
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), None)
+    image.set_sform(sheared, 1)
+    image.header["pixdim"][1:4] = np.linalg.norm(sheared[:3, :3], axis=0)
+    nib.save(image, tmp_path / "b.nii.gz")
+    assert read_volume(tmp_path / "b.nii.gz").warnings == (SHEARED,)
+
+
+def test_real_files_read_as_nibabel_reads_them(real: Path) -> None:
+    for name in ("defects/orientation/PIR.nii.gz", "brats2013/MICCAI_BraTS2020_TrainingData/BraTS20_Training_901/"
+                 "BraTS20_Training_901_flair.nii.gz", "defects/scl_slope_mask/brainmask.nii.gz"):  # fmt: skip
+        expected = nib.load(real / name)
+        found = read_volume(real / name)
+        assert_array_equal(found.array, expected.get_fdata(dtype=np.float32))
+        assert_allclose(found.affine, expected.affine, atol=1e-4)
+
+
+def test_every_real_acdc_file_has_its_true_spacing(real: Path) -> None:
+    files = sorted((real / "acdc").rglob("*_gt.nii.gz"))
+    assert len(files) == 24
+    for file in files:
+        found = read_volume(file, dtype=None)
+        assert found.warnings == (UNIT_AFFINE,)
+        assert found.spacing_mm == pytest.approx(tuple(map(float, nib.load(file).header.get_zooms())))

@@ -1,0 +1,94 @@
+"""Inputs and checks that the loss tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medcalib import losses
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def voxel(*logits: float, label: int) -> tuple[Tensor, Tensor]:
+    """logits (1, C, 1, 1) in double and labels (1, 1, 1) of a single voxel."""
+    return torch.tensor(logits, dtype=torch.float64).reshape(1, -1, 1, 1), torch.tensor(label).reshape(
+        1, 1, 1
+    )
+
+
+def random_batch(
+    classes: int = 3, shape: tuple[int, ...] = (2, 3, 4, 3), seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Double logits (B, C, *S) with a gradient, labels (B, *S)."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 4 * torch.randn(shape[0], classes, *shape[1:], generator=generator, dtype=torch.float64)
+    return logits.requires_grad_(), torch.randint(0, classes, shape, generator=generator)
+
+
+def golden_case(file: str) -> tuple[Any, dict[str, Any], Tensor, Tensor]:
+    """A stored result of an official implementation: arrays, their origin, logits (with gradient), labels."""
+    stored = np.load(GOLDEN / file)
+    meta = json.loads(str(stored["meta"]))
+    logits = torch.from_numpy(stored["logits"]).double().requires_grad_()
+    return stored, meta, logits, torch.from_numpy(stored["labels"].astype(np.int64))
+
+
+def check_golden(
+    file: str, name: str, variants: dict[str, dict[str, Any]], *, loose: Sequence[str] = ()
+) -> None:
+    """Loss and gradient of every stored variant equal the official ones: 1e-9 in double, 2e-6 in float32.
+
+    `variants` gives the hyperparameters of each; `loose` names those that the official code computes in float32.
+    """
+    stored, meta, logits, labels = golden_case(file)
+    ignore = {"ignore_index": 255} if bool((labels == 255).any()) else {}
+    found = [variant for variant in variants if variant in meta["variants"]]
+    assert found, f"{file} holds {list(meta['variants'])}"
+    for variant in found:
+        rtol = 1e-6 if variant in loose else 1e-9
+        objective = losses.build(name, logits.shape[1], **variants[variant], **ignore)
+        loss, expected = objective(logits, labels), stored[f"loss__{variant}"].item()
+        (gradient,) = torch.autograd.grad(loss, logits)
+        official = torch.from_numpy(stored[f"grad__{variant}"])
+        assert loss.item() == pytest.approx(expected, rel=rtol)
+        torch.testing.assert_close(gradient, official, rtol=0, atol=10 * rtol * float(official.abs().max()))
+        assert objective(logits.detach().float(), labels).item() == pytest.approx(expected, rel=2e-6)
+
+
+def check_gradient(name: str, **hyper: Any) -> None:
+    """The analytic gradient is the numeric one, in double."""
+    logits, labels = random_batch()
+    objective = losses.build(name, 3, **hyper)
+    torch.autograd.gradcheck(lambda z: objective(z, labels), (logits,))
+
+
+def check_ignored(name: str, **hyper: Any) -> None:
+    """Ignored voxels change neither loss nor gradient, whatever stands there, and get no gradient."""
+    logits, labels = random_batch(shape=(1, 4, 4, 4))
+    ignored = torch.zeros_like(labels, dtype=torch.bool)
+    ignored[:, 2:] = True
+    objective = losses.build(name, 3, ignore_index=255, **hyper)
+    loss = objective(logits, labels.masked_fill(ignored, 255))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[:, :, 2:].any()
+    wild = torch.where(ignored[:, None], 1e4 * logits.detach(), logits.detach())
+    torch.testing.assert_close(objective(wild, labels.masked_fill(ignored, 255)), loss.detach())
+    alone = losses.build(name, 3, **hyper)(logits[:, :, :2], labels[:, :2])
+    torch.testing.assert_close(alone.detach(), loss.detach())
+
+
+def check_all_ignored(name: str, **hyper: Any) -> None:
+    """Without a valid voxel loss and gradient are finite."""
+    logits, labels = random_batch(shape=(1, 2, 2, 2))
+    loss = losses.build(name, 3, ignore_index=255, **hyper)(logits, torch.full_like(labels, 255))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
