@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 from medcalib.config import load
@@ -18,7 +19,7 @@ from medcalib.report.text import score_text
 from medcalib.report.underlays import underlays
 
 log = logging.getLogger(__name__)
-METHODS = ("ce", "mbls")
+METHODS = {"ce": "ce", "mbls": "{name: mbls, margin: 5}"}  # 5: the margin of the MbLS authors for hearts
 PATIENTS = 24
 
 
@@ -28,11 +29,13 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
     data = out / "data"
     if not data.exists():
         log.info("generating %d phantom patients with a known posterior in %s", PATIENTS, data)
-        write_dataset("acdc", PATIENTS, seed, data)
+        partial = out / "data.partial"  # an interrupted generation must not be taken for a dataset
+        shutil.rmtree(partial, ignore_errors=True)
+        write_dataset("acdc", PATIENTS, seed, partial).rename(data)
     scores, maps = [], []
-    for method in METHODS:
+    for method, loss in METHODS.items():
         folder = out / method
-        config = load(bundled()["phantom"], data=str(data), loss=method, overrides=[f"train.seed={seed}"])
+        config = load(bundled()["phantom"], data=str(data), overrides=[f"loss={loss}", f"train.seed={seed}"])
         log.info("training %s in %s", method, folder)
         train(config, folder / "run", resume=True)
         predict(folder / "run", folder / "predictions")

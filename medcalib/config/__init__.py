@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
 
 from medcalib.config.checks import cross_checks
-from medcalib.config.messages import dotted, explain
+from medcalib.config.messages import dotted, explain, shown
 from medcalib.config.reader import KeyPath, Source, parse_yaml, read_yaml
 from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
 from medcalib.errors import ConfigError
@@ -32,9 +34,8 @@ def load(
     """
     source = read_yaml(path)
     if not isinstance(source.data, dict):
-        raise ConfigError(
-            f"{path}:1:1: expected a mapping of keys to values, got {type(source.data).__name__}"
-        )
+        came = "an empty file" if source.data is None else shown(source.data)
+        raise ConfigError(f"{path}:1:1: expected a mapping of keys to values, got {came}")
     for text in overrides:
         _override(source, text)
     if data is not None:
@@ -50,9 +51,9 @@ def validate(source: Source) -> RunConfig:
         config = RunConfig.model_validate(_frozen(source.data))
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error, source, RunConfig))) from None
-    mistakes = [f"{source.place(path)}: {dotted(path)}: {message}" for path, message in cross_checks(config)]
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+    findings = sorted(cross_checks(config), key=lambda finding: source.order(finding[0]))
+    if findings:
+        raise ConfigError("\n".join(f"{source.place(path)}: {dotted(path)}: {text}" for path, text in findings))
     return config
 
 
@@ -61,9 +62,22 @@ def dump(config: RunConfig) -> str:
     stream = io.StringIO()
     yaml: Any = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
+    yaml.Representer = _Quoting
     yaml.sort_base_mapping_type_on_output = False
     yaml.dump(json.loads(config.model_dump_json()), stream)
     return stream.getvalue()
+
+
+class _Quoting(SafeRepresenter):
+    """Quotes all text but plain words: the library leaves `?x` and `:x` bare, and then cannot read them."""
+
+
+def _represented(representer: SafeRepresenter, text: str) -> Any:
+    style = None if re.fullmatch(r"[A-Za-z0-9_./ -]*", text) else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Quoting.add_representer(str, _represented)
 
 
 def json_schema() -> dict[str, Any]:
@@ -95,6 +109,7 @@ def _put(source: Source, path: KeyPath, value: Any, name: str) -> None:
         child = node.get(part)
         if isinstance(child, str):
             child = {"name": child}
+            source.places[path[: depth + 1]] = name
         if child is None:
             child = {}
         if not isinstance(child, dict):

@@ -53,8 +53,8 @@ def _pointed(path: KeyPath, section: Any, message: str) -> Finding:
 def _labels(config: RunConfig) -> Iterator[Finding]:
     data = config.data
     if data.convention is not None:
-        for message in convention_errors(data.convention, data.labels):
-            yield ("data", "labels"), message
+        for name, message in convention_errors(data.convention, data.labels):
+            yield ("data", "labels", name), message
     if data.layout.name == "brats" and data.convention is None:
         yield (
             ("data",),
@@ -65,10 +65,19 @@ def _labels(config: RunConfig) -> Iterator[Finding]:
         yield ("data", "ignore_label"), f"code {data.ignore_label} is also the code of a class"
     for name, members in data.composites.items():
         unknown = [member for member in members if member not in data.labels]
+        path = ("data", "composites", name)
         if unknown or not members:
+            yield path, f"expected names of classes ({', '.join(data.labels)}), got {', '.join(unknown) or 'none'}"
+        if len(set(members)) < len(members):
+            yield path, "names a class twice, which would add its probability twice"
+        if name in data.labels:
+            yield path, "is also the name of a class; name the union differently"
+    for case, names in getattr(data.layout, "labelled_classes", {}).items():
+        unknown = [name for name in names if name not in data.labels]
+        if unknown:
             yield (
-                ("data", "composites", name),
-                f"expected names of classes ({', '.join(data.labels)}), got {', '.join(unknown) or 'none'}",
+                ("data", "layout", "labelled_classes", case),
+                f"expected names of classes ({', '.join(data.labels)}), got {', '.join(unknown)}",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -22,9 +23,10 @@ _EXPECTED = {
     "list_type": "a list, such as [1, 2, 3]",
     "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
-    "model_attributes_type": "a mapping of keys to values",
+    "model_attributes_type": "a name, or a mapping with the key `name`",
     "finite_number": "a finite number",
 }
+_NO_CODE = "configs are data and execute nothing; name a choice, such as `loss: mbls`"
 
 
 def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> list[str]:
@@ -42,9 +44,9 @@ def real_path(loc: Sequence[str | int], data: Any) -> KeyPath:
     path: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if (isinstance(data, Mapping) and part in data) or (
-            isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data)
-        ):
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
             data = data[part]
         elif not (last and isinstance(data, Mapping) and isinstance(part, str)):
             continue
@@ -65,9 +67,10 @@ def _message(entry: Any, path: KeyPath, source: Source, model: type[BaseModel]) 
     if kind == "extra_forbidden":
         return _unknown_key(str(entry["loc"][-1]), entry["loc"], model)
     if kind == "missing":
-        return "is required, but missing"
+        return _missing(entry["loc"][-1], came)
     if kind == "union_tag_not_found":
-        return f"expected a name, or a mapping with the key `name`, got {shown(came)}"
+        hidden = any(_executes(key) for key in came) if isinstance(came, Mapping) else False
+        return _NO_CODE if hidden else f"expected {_EXPECTED['model_attributes_type']}, got {shown(came)}"
     if kind == "union_tag_invalid":
         known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         return f"unknown name {context['tag']!r}; {suggestion(context['tag'], known)}"
@@ -78,13 +81,26 @@ def _message(entry: Any, path: KeyPath, source: Source, model: type[BaseModel]) 
         return str(context["error"])
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {shown(came)}"
-    text = entry["msg"]
-    return f"{text[0].lower()}{text[1:]}, got {shown(came)}"
+    if kind == "too_long":
+        return f"expected {context['max_length']} entries, got {shown(came)}"
+    text = entry["msg"].removeprefix("Input should ")
+    return f"must {text}, got {shown(came)}" if text != entry["msg"] else f"{text}, got {shown(came)}"
+
+
+def _missing(part: str | int, came: Any) -> str:
+    if isinstance(part, int):  # a list that is too short
+        return f"entry {part + 1} is missing, got {shown(came)}"
+    return "is required, but missing"
+
+
+def _executes(key: Any) -> bool:
+    """Whether a key is one by which other tools run code from a config."""
+    return str(key) in ("_target_", "_partial_", "_args_") or str(key).startswith("$")
 
 
 def _unknown_key(key: str, loc: Sequence[str | int], model: type[BaseModel]) -> str:
-    if key in ("_target_", "_partial_", "_args_") or key.startswith("$"):
-        return "configs are data and execute nothing; name a choice, such as `loss: mbls`"
+    if _executes(key):
+        return _NO_CODE
     known = _keys_at(model, loc[:-1])
     return f"unknown key; {suggestion(key, known)}" if known else "unknown key"
 
@@ -102,13 +118,7 @@ def _did_you_mean(name: Any, known: Sequence[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value as a config would write it, shortened."""
-    text = (
-        {None: "null", True: "true", False: "false"}.get(value)
-        if isinstance(value, (bool, type(None)))
-        else None
-    )
-    value = list(value) if isinstance(value, tuple) else value
-    text = text or (f"text {value!r}" if isinstance(value, str) else repr(value))
+    text = f"text {value!r}" if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

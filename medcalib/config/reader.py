@@ -83,6 +83,8 @@ def parse_yaml(text: str, name: str) -> Source:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        if reason.endswith("but got '{'"):  # a file pattern such as {case}.nii.gz inside [ ] or { }
+            reason += "; put text that holds braces in quotes"
         raise ConfigError(f"{where}: not valid YAML: {reason}") from None
     except ValueError as error:  # control characters, for example
         raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None

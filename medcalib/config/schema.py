@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from medcalib.config.messages import shown
 from medcalib.config.unions import Choice, Closed, parameters_of, union
 from medcalib.data.intensity import INTENSITIES
 from medcalib.data.labels import CONVENTIONS, IGNORE, LabelMap
@@ -23,7 +25,33 @@ Intensity: Any = union("intensity", {name: parameters_of(build) for name, build 
 Model: Any = union("model", {name: parameters_of(network.build) for name, network in NETWORKS.items()})
 Term: Any = union("term", {name: term_parameters(name) for name in TERMS})
 
-Codes = Annotated[tuple[int, ...], BeforeValidator(lambda v: (v,) if type(v) is int else v, int | list[int])]
+
+
+def _codes(value: Any) -> Any:
+    """One code stands for a list of one."""
+    if isinstance(value, (tuple, list)):
+        return value
+    if type(value) is not int:
+        raise ValueError(f"expected a code such as 1, or a list of codes, got {shown(value)}")
+    return (value,)
+
+
+def _form(pattern: str, words: str) -> Any:
+    """Text that fits a pattern; what does not is told so in words."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and not re.search(pattern, value):
+            raise ValueError(f"expected {words}, got {shown(value)}")
+        return value
+
+    return Annotated[str, Field(pattern=pattern), BeforeValidator(check)]
+
+
+Code = Annotated[int, Field(ge=0, le=65535)]
+Codes = Annotated[tuple[Code, ...], BeforeValidator(_codes, int | list[int])]
+RunName: Any = _form(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", "letters, digits, '.', '_' and '-', the first a letter or digit")
+AxisCodes: Any = _form("^(?:[RL]|[AP]|[SI]){3}$", "three capital letters, such as RAS or LPS")
+Device: Any = _form(r"^(auto|cpu|cuda(:[0-9]+)?)$", "auto, cpu, cuda or a numbered one, such as cuda:0")
 Size3 = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 Millimeters = Annotated[float, Field(gt=0, le=1000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,7 +78,8 @@ class DataConfig(Closed):
     convention: Literal[tuple(CONVENTIONS)] | None = Field(  # type: ignore[valid-type]
         None, description="published meaning of the codes, checked against `labels`"
     )
-    ignore_label: int | None = Field(None, description="code of voxels that count nowhere")
+    ignore_label: Annotated[int, Field(ge=-32768, le=65535)] | None = Field(
+        None, description="code of voxels that count nowhere")
     composites: dict[str, tuple[str, ...]] = Field({}, description="unions of classes that are scored too")
     exclude: tuple[str, ...] = Field((), description="case or patient ids to leave out")
     skip_unpaired: bool = Field(False, description="leave out images without a label and the reverse")
@@ -71,6 +100,8 @@ class DataConfig(Closed):
             raise ValueError("the first class must be the background, with code 0")
         if any(not codes for codes in labels.values()):
             raise ValueError("every class needs at least one code")
+        if any(not name.strip() for name in labels):
+            raise ValueError("every class needs a name")
         return labels
 
     @property
@@ -92,9 +123,7 @@ class DataConfig(Closed):
 class PreprocessConfig(Closed):
     """What every volume goes through before the network, in training and prediction alike."""
 
-    orientation: str = Field(
-        "RAS", pattern="^(?:[RL]|[AP]|[SI]){3}$", description="axis codes of the array order"
-    )
+    orientation: AxisCodes = Field("RAS", description="axis codes of the array order")
     spacing_mm: tuple[Millimeters, Millimeters, Millimeters] | None = Field(
         None,
         description="resample to this voxel size along the reoriented axes; null keeps each volume's own",
@@ -142,7 +171,7 @@ class TrainConfig(Closed):
     step_epochs: Positive = Field(50, description="of the step schedule: times 0.1 after so many epochs")
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Device = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     cache: Literal["memory", "none"] = "memory"
@@ -169,11 +198,18 @@ class ScoreConfig(Closed):
     regions: tuple[Literal[tuple(REGIONS)], ...] = tuple(REGIONS)  # type: ignore[valid-type]
     distances: bool = Field(True, description="compute HD95 in mm, which costs more than all other scores")
 
+    @field_validator("regions")
+    @classmethod
+    def _some_region(cls, regions: tuple[str, ...]) -> tuple[str, ...]:
+        if not regions or len(set(regions)) < len(regions):
+            raise ValueError(f"expected each region once, and at least one, got {shown(regions)}")
+        return regions
+
 
 class RunConfig(Closed):
     """Everything that decides a run. Saved, complete, beside its results."""
 
-    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: RunName
     data: DataConfig
     split: Split = Field({"name": "kfold"}, validate_default=True)
     preprocess: PreprocessConfig = PreprocessConfig()

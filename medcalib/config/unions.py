@@ -39,7 +39,7 @@ def union(kind: str, choices: Mapping[str, Mapping[str, inspect.Parameter]]) -> 
     members = reduce(or_, models) if len(models) > 1 else models[0]
     tagged: Any = Annotated[members, Field(discriminator="name")] if len(models) > 1 else members
     # the schema must let editors accept the short form too
-    short: Any = Literal[tuple(choices)]  # type: ignore[valid-type]
+    short: Any = Literal[tuple(choices)]
     return Annotated[tagged, BeforeValidator(_expanded, json_schema_input_type=short | members)]
 
 
@@ -48,7 +48,7 @@ def _expanded(value: Any) -> Any:
 
 
 def _model(kind: str, name: str, parameters: Mapping[str, inspect.Parameter]) -> type[Choice]:
-    fields: dict[str, Any] = {"name": (Literal[name], name)}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"name": (Literal[name], ...)}
     for key, parameter in parameters.items():
         default = ... if parameter.default is inspect.Parameter.empty else _frozen(parameter.default)
         fields[key] = (as_immutable(parameter.annotation), default)
@@ -60,9 +60,9 @@ def as_immutable(annotation: Any) -> Any:
     """Sequences become tuples, which JSON lists fill and nobody changes."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Sequence or origin is list:
-        return tuple[as_immutable(arguments[0]), ...]
+        return tuple[as_immutable(arguments[0]), ...]  # type: ignore[misc] # a type that is only known when run
     if origin is Mapping or origin is dict:
-        return dict[as_immutable(arguments[0]), as_immutable(arguments[1])]
+        return dict[as_immutable(arguments[0]), as_immutable(arguments[1])]  # type: ignore[misc] # as above
     if origin in (Literal, tuple) or not arguments:
         return annotation
     return reduce(or_, (as_immutable(argument) for argument in arguments))

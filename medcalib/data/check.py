@@ -85,7 +85,8 @@ def merged_warnings(problems: Iterable[Problem]) -> list[Problem]:
             shared.setdefault((problem.reason, problem.message), []).append(problem.where)
     lines = []
     for (reason, message), where in shared.items():
-        place = where[0] if len(where) == 1 else f"{len(where)} cases ({', '.join(where[:2])}, ...)"
+        more = ", ..." if len(where) > 2 else ""
+        place = where[0] if len(where) == 1 else f"{len(where)} cases ({', '.join(where[:2])}{more})"
         lines.append(Problem(place, reason, message, "warning"))
     return errors + lines
 

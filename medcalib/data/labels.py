@@ -95,26 +95,26 @@ class LabelMap:
             "it `ignore_label`",
         )
 
-    def decode(self, classes: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    def decode(self, classes: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int32]:
         """File codes of class indices; where several codes form one class, the first one."""
-        lookup = np.zeros(256, np.uint16)
+        lookup = np.zeros(256, np.int32)
         for index, codes in enumerate(self.codes):
             lookup[index] = codes[0]
         if self.ignore_code is not None:
             lookup[IGNORE] = self.ignore_code
-        decoded = lookup[classes]
-        return decoded.astype(np.uint8) if lookup.max() < 256 else decoded
+        decoded: NDArray[np.int32] = lookup[classes]
+        return decoded.astype(np.uint8) if lookup.min() >= 0 and lookup.max() < 256 else decoded
 
 
-def convention_errors(convention: str, labels: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """What in `labels` contradicts the named convention, one sentence each."""
+def convention_errors(convention: str, labels: Mapping[str, tuple[int, ...]]) -> list[tuple[str, str]]:
+    """What in `labels` contradicts the named convention: (class, one sentence) each."""
     known = CONVENTIONS[convention]
     by_code = {code: name for name, code in known.items()}
     errors = []
     for name, codes in labels.items():
-        for code in codes:
-            if name in known and code != known[name] and len(codes) == 1:
-                errors.append(f"{name} has code {code}, but convention {convention!r} says {name} is {known[name]}")
-            elif code != 0 and code not in by_code:
-                errors.append(f"{name} has code {code}, which convention {convention!r} does not have")
+        if name in known and known[name] not in codes:
+            shown = "/".join(map(str, codes))
+            errors.append((name, f"{name} has code {shown}, but convention {convention!r} says {name} is {known[name]}"))
+        elif absent := [code for code in codes if code != 0 and code not in by_code]:
+            errors.append((name, f"{name} has code {absent[0]}, which convention {convention!r} does not have"))
     return errors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from medcalib.data.case import Case
 from medcalib.data.geometry import Affine, on_same_grid, voxel_sizes
 from medcalib.data.labels import LabelMap
-from medcalib.data.nifti import Volume, read_volume
+from medcalib.data.nifti import MAX_VOXELS, Volume, read_volume
 from medcalib.errors import DataError
 
 Nonfinite = Literal["refuse", "zero"]
@@ -107,8 +108,7 @@ def read_posterior(
 
 def read_any(path: Path, *, dtype: Any = np.float32) -> Volume:
     """A volume by the kind of its file: NIfTI by the checking reader, MetaImage and NRRD by SimpleITK."""
-    readers: dict[str, Callable[..., Volume]] = dict.fromkeys(FORMATS_BY_ITK, _read_by_itk)
-    reader = readers.get(path.suffix.lower(), read_volume)
+    reader: Callable[..., Volume] = _read_by_itk if path.suffix.lower() in FORMATS_BY_ITK else read_volume
     try:
         return reader(path, dtype=dtype)
     except MemoryError as error:
@@ -118,8 +118,16 @@ def read_any(path: Path, *, dtype: Any = np.float32) -> Volume:
 def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
     import SimpleITK as sitk  # noqa: N813 - its documented name
 
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        image = sitk.ReadImage(str(path))
+        reader.ReadImageInformation()
+        size, components = reader.GetSize(), reader.GetNumberOfComponents()
+        if len(size) != 3 or components != 1:
+            raise DataError("bad_shape", f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1")
+        if prod(size) > MAX_VOXELS:
+            raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
+        image = reader.Execute()
     except RuntimeError as error:
         raise DataError("unreadable", f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
     array = np.transpose(sitk.GetArrayFromImage(image))

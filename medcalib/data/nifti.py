@@ -17,6 +17,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medcalib.data.geometry import usable_affine, voxel_sizes
@@ -140,7 +141,7 @@ def _parse_header(stream: Any, path: Path, max_voxels: int) -> Header:
             parsed = _HEADER_BYTES[size](block, check=False)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError("truncated", f"{path} is damaged in its header: {error}") from error
-    except (ValueError, nib.spatialimages.HeaderDataError) as error:
+    except (ValueError, HeaderDataError) as error:
         raise DataError("not_nifti", f"{path} holds no valid NIfTI header: {error}") from error
     return _interpret(parsed, size, path, max_voxels)
 
@@ -151,7 +152,7 @@ def _interpret(parsed: Any, size: int, path: Path, max_voxels: int) -> Header:
     shape = _checked_shape(parsed, path, max_voxels)
     try:
         dtype = parsed.get_data_dtype()
-    except (KeyError, nib.spatialimages.HeaderDataError):
+    except (KeyError, HeaderDataError):
         dtype = np.dtype("V")
     if dtype.kind not in "iuf":
         raise DataError("bad_dtype", f"{path} stores {dtype} voxels; integers or real floats are needed")
@@ -186,7 +187,7 @@ def _read_exactly(stream: Any, raw: NDArray[np.uint8], header: Header, path: Pat
     """Fill `raw` with the voxels, then read the stream to its end, so that gzip checks its checksum."""
     try:
         stream.seek(header.offset)
-        view, got = memoryview(raw), 0
+        view, got = memoryview(raw.data), 0
         while got < len(view):
             count = stream.readinto(view[got : got + (1 << 24)])
             if not count:

@@ -61,18 +61,26 @@ def list_predictions(folder: Path) -> dict[str, Path]:
 def expected_cases(folder: Path) -> list[str]:
     """The cases that `predict` set out to do (its index), else those that are there."""
     if (folder / INDEX).is_file():
-        return [str(case) for case in read_json(folder / INDEX)["cases"]]
+        try:
+            return [str(case) for case in read_json(folder / INDEX)["cases"]]
+        except (KeyError, TypeError) as error:
+            raise DataError("bad_index", f"{folder / INDEX} holds no list `cases` ({error})") from error
     return list(list_predictions(folder))
 
 
 def label_map_of(prediction: Path) -> LabelMap:
     """Class names and codes from a prediction's sidecar."""
     path = prediction.with_name(f"{stem(prediction)}.json")
+    if not path.is_file():
+        raise DataError("missing_sidecar", f"{path}, which names classes and codes, does not exist; pass --config")
     try:
         meta = read_json(path)
         codes = tuple(tuple(int(code) for code in group) for group in meta["codes"])
-        return LabelMap(tuple(map(str, meta["class_names"])), codes, meta.get("ignore_code"))
-    except (KeyError, TypeError, ValueError) as error:
+        names, ignored = tuple(map(str, meta["class_names"])), meta.get("ignore_code")
+        if not len(names) == len(codes) >= 2 or not all(codes):
+            raise ValueError(f"{len(names)} names, {len(codes)} groups of codes")
+        return LabelMap(names, codes, None if ignored is None else int(ignored))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError("bad_sidecar", f"{path} names no class_names and codes ({error}); pass --config") from error
 
 

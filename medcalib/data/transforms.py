@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medcalib.data.geometry import Affine, is_sheared, reoriented
+from medcalib.data.labels import IGNORE
 from medcalib.data.load import LoadedCase
 from medcalib.errors import DataError
 
@@ -31,7 +32,7 @@ class Preprocess:
         """Plain tensors: image (M, *S) float32, label (*S) uint8 if there is one, and the affine of their grid."""
         target = _oriented(self.orientation)
         image, affine = _moved(loaded.image, loaded.affine, target)
-        tensor = torch.from_numpy(np.ascontiguousarray(image))
+        tensor = torch.from_numpy(np.array(image, order="C"))  # a copy: MONAI normalizes in place
         label = None
         if loaded.label is not None:
             moved, _ = reoriented(loaded.label, loaded.affine, target)
@@ -94,9 +95,9 @@ class PatchSampler:
 
         keys = ["image", "label"]
         crop = mt.RandCropByPosNegLabeld(
-            keys, "label", patch_size, pos=foreground_share, neg=1 - foreground_share, num_samples=1
+            keys, "foreground", patch_size, pos=foreground_share, neg=1 - foreground_share, num_samples=1
         )
-        steps: list[Any] = [mt.SpatialPadd(keys, patch_size), crop]
+        steps: list[Any] = [mt.SpatialPadd([*keys, "foreground"], patch_size), crop]
         steps += [mt.RandFlipd(keys, 0.5, axis) for axis in flip_axes]
         if rotate_degrees or zoom:
             angle = (0.0, 0.0, float(np.deg2rad(rotate_degrees)))
@@ -115,7 +116,9 @@ class PatchSampler:
         self._steps.set_random_state(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MONAI warns at each volume that has no foreground
-            patch = self._steps({"image": item["image"], "label": item["label"][None]})[0]
+            label = item["label"][None]
+            foreground = (label > 0) & (label != IGNORE)  # ignored voxels teach nothing: no patch is centered there
+            patch = self._steps({"image": item["image"], "label": label, "foreground": foreground.to(torch.uint8)})[0]
         return plain(patch["image"]).float(), plain(patch["label"])[0].to(torch.uint8)
 
 

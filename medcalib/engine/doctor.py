@@ -67,9 +67,11 @@ def _warnings(facts: dict[str, Any]) -> list[str]:
     shared = facts["shared_memory_bytes"]
     if shared is not None and shared < _SMALL_SHM:
         found.append(
-            f"/dev/shm holds {shared >> 20} MiB: loader workers will die with a bus error; start the container with "
-            "--shm-size=8g, or set train.workers to 0"
+            f"shared memory holds {shared >> 20} MiB: loader workers will die with a bus error; start the container "
+            "with --shm-size=8g, or set train.workers to 0"
         )
-    found += [f'{p} is missing; pip install "medcalib[{e}]"' for e, ok in facts["extras"].items() if not ok for p in EXTRAS[e]
-              if version(p) is None]  # fmt: skip
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if version(package) is None]
+        if missing:
+            found.append(f'{" and ".join(missing)}: not installed; pip install "medcalib[{extra}]"')
     return found

@@ -97,20 +97,17 @@ def _facts(config: RunConfig, cases: list[Case], seen: _Seen) -> dict[str, Any]:
         "cases": len(cases),
         "patients": len({case.patient_id for case in cases}),
         "with_label": sum(case.label is not None for case in cases),
-        "orientations": dict(seen.orientations),
-        "largest_intensity": seen.brightest,
-        "voxel_share": {names[k]: n / total for k, n in sorted(seen.voxels.items())},
-        "cases_with_class": {name: seen.present[k] for k, name in enumerate(config.data.class_names)},
     }
     if seen.shapes:
         shapes, spacings = np.array(seen.shapes), np.array(seen.spacings)
-        facts["shape"] = {
-            "min": shapes.min(0).tolist(),
-            "median": np.median(shapes, 0).tolist(),
-            "max": shapes.max(0).tolist(),
+        median = np.median(shapes, 0).tolist()
+        facts |= {
+            "orientations": dict(seen.orientations),
+            "shape": {"min": shapes.min(0).tolist(), "median": median, "max": shapes.max(0).tolist()},
+            "spacing_mm": {"min": spacings.min(0).round(4).tolist(), "max": spacings.max(0).round(4).tolist()},
+            "largest_intensity": seen.brightest,
         }
-        facts["spacing_mm"] = {
-            "min": spacings.min(0).round(4).tolist(),
-            "max": spacings.max(0).round(4).tolist(),
-        }
+    if total:
+        facts["voxel_share"] = {names[k]: n / total for k, n in sorted(seen.voxels.items())}
+        facts["cases_with_class"] = {name: seen.present[k] for k, name in enumerate(config.data.class_names)}
     return facts

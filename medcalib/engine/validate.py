@@ -1,4 +1,4 @@
-"""Validation inside training: Dice and foreground ECE on the network's grid, and what multipliers observe."""
+"""Validation inside training, on the network's grid: Dice, calibration, and what multipliers observe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from medcalib.metrics import CalibrationCounts, OverlapCounts
 def validate(
     model: nn.Module, objective: Objective, items: Iterable[Item], config: RunConfig, device: torch.device
 ) -> dict[str, float | None]:
-    """Mean foreground Dice over cases (classes absent from a case left out) and pooled foreground ECE.
+    """Mean foreground Dice over cases (classes absent from a case left out) and pooled ECE of the predicted
+    foreground.
 
     The objective observes every case, so that terms with multipliers are driven by validation data; whether
     and when they step is the loop's business.
@@ -31,7 +32,7 @@ def validate(
         objective.observe(logits[None].to(device), labels[None].to(device))
         predicted = logits.argmax(0)
         valid = labels != IGNORE
-        foreground = ((labels > 0) | (predicted > 0)) & valid
+        foreground = (predicted > 0) & valid
         counts.append(
             CalibrationCounts.from_logits(
                 logits[None], labels[None], mask=foreground[None], ignore_index=IGNORE
@@ -46,5 +47,5 @@ def validate(
     ece = pooled.ece(config.score.bins, config.score.edges)
     return {
         "dice": sum(defined) / len(defined) if defined else None,
-        "ece_foreground": ece if pooled.voxels() else None,
+        "ece_pred_foreground": ece if pooled.voxels() else None,
     }

@@ -43,7 +43,7 @@ class Objective(nn.Module):
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def forward(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> Tensor:
-        """The loss, a scalar: logits (B, C, *S), labels (B, *S) integers, images (B, M, *S) for terms that look at them."""
+        """The loss, a scalar, of logits (B, C, *S) and integer labels (B, *S); images (B, M, *S) may be given."""
         return torch.stack(list(self.parts(logits, labels, images).values())).sum()
 
     def parts(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:

@@ -23,16 +23,21 @@ from medcalib.metrics.surface import hd95_mm
 from medcalib.ops.scoring import ScoreTables, score_voxels
 
 FORMAT = 1
+MAX_BYTES = 1 << 28  # unpacked; 255 classes with 50 composites in three regions take 28 MB
 # The region is part of a score's name: the same prediction can score 90 times better on another region.
 REGIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "all": lambda labels, predicted: torch.ones_like(labels, dtype=torch.bool),  # noqa: ARG005
     "foreground": lambda labels, predicted: (labels > 0) | (predicted > 0),
     "gt_foreground": lambda labels, predicted: labels > 0,  # noqa: ARG005
+    "pred_foreground": lambda labels, predicted: predicted > 0,  # noqa: ARG005
 }
 REGION_TEXT = {
-    "all": "every valid voxel",
-    "foreground": "voxels that are foreground in the reference or in the prediction",
-    "gt_foreground": "voxels that are foreground in the reference (the papers' choice; hides false positives)",
+    "all": "every valid voxel; easy background dominates",
+    "foreground": "voxels that are foreground in the reference or in the prediction; it holds every missed voxel but "
+    "no correct background, so even a perfectly calibrated network looks overconfident here",
+    "gt_foreground": "voxels that are foreground in the reference (the papers' choice); hides false positives",
+    "pred_foreground": "voxels predicted as foreground; the choice does not depend on the reference, so a perfectly "
+    "calibrated network scores 0 here; hides missed voxels",
 }
 
 
@@ -90,9 +95,12 @@ class CaseScores:
     def load(cls, path: Path) -> CaseScores:
         """Read what `save` wrote; nothing in the file is executed. `DataError` when it is damaged."""
         try:
+            with zipfile.ZipFile(path) as packed:
+                if sum(member.file_size for member in packed.infolist()) > MAX_BYTES:
+                    raise ValueError(f"it unpacks to more than {MAX_BYTES:,} bytes")
             with np.load(path, allow_pickle=False) as stored:
                 return cls._from_arrays({name: stored[name] for name in stored.files})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except (OSError, ValueError, TypeError, KeyError, MemoryError, zipfile.BadZipFile, EOFError) as error:
             raise DataError("broken_scores", f"{path} is no readable case score: {error}") from error
 
     @classmethod
@@ -144,18 +152,17 @@ def score_case(
     check_probs(probs[None])
     predicted = probs.argmax(0)
     flat, flat_labels, counted = flat_voxels(probs[None], labels[None], ignore_index, None)
-    masks = torch.stack(
-        [REGIONS[name](flat_labels, predicted.reshape(-1)) & counted for name in ("all", *regions)]
-    )
+    named = ("all", *(name for name in regions if name != "all"))  # overlap is counted over all voxels
+    masks = torch.stack([REGIONS[name](flat_labels, predicted.reshape(-1)) & counted for name in named])
     known = None if posterior is None else posterior.reshape(probs.shape[0], -1)
     groups = list(composites.values())
     tables = score_voxels(flat, flat_labels, masks, composites=groups, posterior=known)
     labelled = _labelled(channels, composites, class_names, labelled_classes)
-    scored = {name: _region_of(tables, i + 1, labelled) for i, name in enumerate(regions)}
+    scored = {name: _region_of(tables, named.index(name), labelled) for name in regions}
     overlap = OverlapCounts.from_confusion(tables.confusion[0], groups)
     valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
     members = [(k,) for k in range(len(class_names))] + [tuple(g) for g in groups]
-    surface = _distances(predicted, labels, valid, members, spacing_mm) if distances else ()
+    surface = _distances(predicted, labels, valid, members, labelled, spacing_mm) if distances else ()
     return CaseScores(
         case_id,
         patient_id or case_id,
@@ -202,11 +209,15 @@ def _distances(
     labels: Tensor,
     valid: Tensor,
     members: Sequence[tuple[int, ...]],
+    labelled: Sequence[bool],
     spacing_mm: tuple[float, float, float],
 ) -> tuple[float, ...]:
-    """HD95 of every foreground channel; NaN for the background, whose surface is no structure's."""
+    """HD95 of every foreground channel; NaN for the background, whose surface is no structure's, and unlabelled ones."""
     found = [float("nan")]
-    for classes in members[1:]:
+    for classes, known in list(zip(members, labelled, strict=True))[1:]:
+        if not known:
+            found.append(float("nan"))
+            continue
         wanted = torch.tensor(classes)
         masks = [(torch.isin(volume, wanted) & valid).numpy() for volume in (predicted, labels)]
         found.append(hd95_mm(masks[0], masks[1], spacing_mm))

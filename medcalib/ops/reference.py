@@ -55,7 +55,7 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
 def svls_kernel(size: tuple[int, ...], sigma: float) -> Tensor:
     """Center 1/2, neighbors G_j / (2 (1 - G_c)) with G the normalized Gaussian; 1 for a window of one voxel."""
     grids = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) - n // 2 for n in size), indexing="ij")
-    gauss = torch.exp(-sum(g.square() for g in grids) / (2 * sigma**2))
+    gauss = torch.exp(-torch.stack([g.square() for g in grids]).sum(0) / (2 * sigma**2))
     center = tuple(n // 2 for n in size)
     gauss[center] = 0.0
     weights = gauss / (2 * gauss.sum()) if gauss.numel() > 1 else gauss

@@ -53,7 +53,7 @@ def cell_index(p: NDArray[np.floating]) -> NDArray[np.int64]:
     """Fine cell of each probability in [0, 1], increasing in p. Exact for float32 (24 + 9 bits fit float64)."""
     scaled = p.astype(np.float64) * GRID
     floor = np.floor(scaled)
-    cell = (2 * floor + (scaled != floor)).astype(np.int64) + (_TAIL - 1)
+    cell: NDArray[np.int64] = (2 * floor + (scaled != floor)).astype(np.int64) + (_TAIL - 1)
     for at, small in ((cell == _TAIL, p), (cell == 2 * GRID - 1 + _TAIL - 1, 1 - p)):
         exponent = np.clip(-np.frexp(small[at])[1] + 1, _FIRST_EXPONENT, _FIRST_EXPONENT + _TAIL - 1)
         step = exponent - _FIRST_EXPONENT
@@ -127,7 +127,8 @@ def from_limbs(high: Tensor, low: Tensor) -> Tensor:
 def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(0)
     weights = np.exp(shifted)
-    return weights / weights.sum(0)
+    probs: NDArray[np.float64] = weights / weights.sum(0)
+    return probs
 
 
 @dataclass

@@ -19,6 +19,7 @@ WHERE = {
     "foreground": "in the foreground",
     "all": "over all voxels",
     "gt_foreground": "in the reference foreground",
+    "pred_foreground": "in the predicted foreground",
 }
 
 
@@ -121,17 +122,14 @@ def _gap_sentence(method: Method) -> str:
 
 
 def _worst_sentence(method: Method) -> str:
-    pooled, settings = method.scores["pooled"], method.scores["settings"]
-    regions = {name: p["ece"] for name, p in pooled.items() if p["ece"] is not None}
-    region = max(regions, key=regions.__getitem__)
+    """The worst class; regions are not ranked, since those chosen by the reference are biased by that choice."""
+    settings = method.scores["settings"]
     wanted = {*settings["classes"][1:], *settings["composites"]}
     classes = {k: v for k, v in method.main["classwise_ece"].items() if k in wanted and v is not None}
-    text = f"The error is largest in region {region} (ECE {regions[region]:.4f})" if len(regions) > 1 else ""
-    if len(classes) > 1:
-        name = max(classes, key=classes.__getitem__)
-        link = f" and, {method.where}, for" if text else "The error is largest for"
-        text += f"{link} class {name} (classwise ECE {classes[name]:.4f})"
-    return f"{text}." if text else ""
+    if len(classes) < 2:
+        return ""
+    name = max(classes, key=classes.__getitem__)
+    return f"The error is largest for class {name} (classwise ECE {classes[name]:.4f})."
 
 
 def comparison(methods: Sequence[Method]) -> list[str]:
@@ -152,7 +150,7 @@ def comparison(methods: Sequence[Method]) -> list[str]:
     if not touching:
         return [*said, f"The 95 % intervals do not overlap{' with any other' if len(known) > 2 else ''}."]
     names = " and ".join(touching) if len(touching) < 3 else f"{len(touching)} others"
-    return [*said, f"The 95 % intervals of {first.name} and {names} overlap; these cases do not separate them."]
+    return [*said, f"The 95 % intervals of {first.name} and {names} overlap; these cases leave it open."]
 
 
 def tables(methods: Sequence[Method], comparable: bool) -> Iterator[tuple[str, Iterator[Row]]]:
@@ -198,7 +196,7 @@ def _region_rows(methods: Sequence[Method], region: str) -> Iterator[tuple[Row, 
 
 
 def _marked(rows: Iterator[tuple[Row, int]], comparable: bool) -> Iterator[Row]:
-    """Rows with the best cell marked where its interval lies apart from all others; sign 1: higher is better."""
+    """Rows whose best cell is marked if its interval lies apart from all others; sign 1: higher is better."""
     for row, sign in rows:
         known = [(c.low, c.high) for c in row.cells if c.low is not None and c.high is not None]
         ends = [sorted((sign * low, sign * high)) for low, high in known]

@@ -70,6 +70,7 @@ def build_report(
         overview=_overview(methods),
         diagrams=[(method, list(_diagrams(method))) for method in methods],
         regions={k: v for m in methods for k, v in m.scores["settings"]["regions"].items()},
+        ordered=ordered_regions(methods),
         version=__version__,
         **_images(methods, underlays or {}),
     )
@@ -89,7 +90,8 @@ def _overview(methods: Sequence[Method]) -> list[str]:
             plots.plot_case_ece_against_dice(method.scores, ax, color=color, marker=marker)
         return ax
 
-    return [_uri(lambda: plots.plot_method_comparison([m.scores for m in scored])), _uri(cases)]
+    both = partial(plots.plot_method_comparison, [m.scores for m in scored])
+    return [_uri(both, tight=True), _uri(cases, tight=True)]
 
 
 def _diagrams(method: Method) -> Iterator[tuple[str, str, str]]:
@@ -142,8 +144,8 @@ def _images(methods: Sequence[Method], underlays: Mapping[str, Path]) -> dict[st
     }
 
 
-def _uri(draw: Callable[[], Axes]) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(plots.svg(draw)).decode()
+def _uri(draw: Callable[[], Axes], *, tight: bool = False) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(plots.svg(draw, tight=tight)).decode()
 
 
 def _number(value: float | None, digits: int = 4) -> str:

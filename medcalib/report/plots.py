@@ -40,17 +40,21 @@ STYLE = {
 }
 
 
-def new_axes(width: float, height: float) -> Axes:
-    """Axes of a new figure (inches) that no window and no global state knows."""
+def new_axes(width: float, height: float, at: tuple[float, float, float, float] | None = None) -> Axes:
+    """Axes of a new figure (inches) that no window and no global state knows; `at` is their place in it."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("report", "matplotlib") from error
-    return Figure(figsize=(width, height)).add_subplot()
+    figure = Figure(figsize=(width, height))
+    return figure.add_axes(at) if at else figure.add_subplot()
 
 
-def svg(draw: Callable[[], Axes]) -> bytes:
-    """The figure that `draw` makes, in the house style, as SVG bytes that depend on its content alone."""
+def svg(draw: Callable[[], Axes], *, tight: bool = False) -> bytes:
+    """The figure that `draw` makes, in the house style, as SVG bytes that depend on its content alone.
+
+    `tight` fits the page to what is drawn; that draws twice.
+    """
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -61,7 +65,7 @@ def svg(draw: Callable[[], Axes]) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         no_date = {"Date": None, "Creator": None}
         figure = cast("Figure", draw().figure)
-        figure.savefig(stream, format="svg", bbox_inches="tight", pad_inches=0.04, metadata=no_date)
+        figure.savefig(stream, format="svg", bbox_inches="tight" if tight else None, metadata=no_date)
     return stream.getvalue()
 
 
@@ -80,7 +84,7 @@ def plot_reliability(
     `channel` 0 is the top label, k + 1 is class k. With a known posterior the true curve is drawn too.
     `per_case` (patient_id, counts) adds 95 % intervals over patients to the estimated curve.
     """
-    ax = new_axes(3.1, 3.1) if ax is None else ax
+    ax = new_axes(3.1, 3.9, (0.17, 0.3, 0.79, 0.62)) if ax is None else ax
     ax.plot((0, 1), (0, 1), color="0.45", lw=0.9, ls=(0, (4, 3)), zorder=1, gid="diagonal")
     curve = counts.reliability(channel, bins=bins, edges=edges)
     x, y = _points(curve)
@@ -172,9 +176,13 @@ def plot_method_comparison(scores: Sequence[Numbers], ax: Axes | None = None) ->
 
 
 def main_region(scores: Numbers) -> str | None:
-    """The region that summaries speak of: foreground, else the first one, None where nothing was scored."""
+    """The region that summaries speak of; None where nothing was scored.
+
+    The predicted foreground comes first: its choice does not depend on the reference, so that a perfectly
+    calibrated network scores 0 there; on the union with the reference it would be called overconfident.
+    """
     regions = list(scores["pooled"])
-    return "foreground" if "foreground" in regions else next(iter(regions), None)
+    return next((name for name in ("pred_foreground", "foreground", *regions) if name in regions), None)
 
 
 def case_ece(scores: Numbers, case_id: str) -> float | None:
@@ -216,7 +224,10 @@ def _frame(ax: Axes, region: str, ylabel: str) -> None:
     ax.tick_params(labelbottom=False)
     ax.grid(color="0.9", lw=0.6)
     ax.set_axisbelow(True)
-    ax.legend(loc="upper left", fontsize=8, handlelength=1.8, borderaxespad=0.2)
+    drawn = np.concatenate([np.asarray(line.get_xydata()) for line in ax.lines if line.get_gid() != "diagonal"])
+    hidden = ((drawn[:, 0] < 0.62) & (drawn[:, 1] > 0.76)).any()
+    place = "lower right" if hidden else "upper left"
+    ax.legend(loc=place, fontsize=8, handlelength=1.8, borderaxespad=0.2)
 
 
 def _count_strip(ax: Axes, curve: Reliability, xlabel: str) -> None:
@@ -227,7 +238,8 @@ def _count_strip(ax: Axes, curve: Reliability, xlabel: str) -> None:
     centers = (np.arange(bins) + 0.5) / bins
     strip.bar(centers, curve.n.numpy(), width=0.86 / bins, color="0.55", gid="voxels")
     largest = max(float(curve.n.max()), 1.0)
-    strip.set(xlim=(0, 1), yscale="log", ylim=(0.8, largest * 3), xlabel=xlabel, ylabel="voxels")
+    strip.set(xlim=(0, 1), ylim=(0.8, largest * 3), xlabel=xlabel, ylabel="voxels")
+    strip.set_yscale("log")  # after the limits: without a voxel there are none to find
     strip.yaxis.set_major_locator(LogLocator(numticks=3))
     strip.yaxis.set_major_formatter(FuncFormatter(_short))
     strip.yaxis.set_minor_formatter(NullFormatter())

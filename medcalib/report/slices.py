@@ -169,6 +169,8 @@ def contour_path(picture: Plane) -> str:
             # outlines of a binary mask run through midpoints of neighbors, so half pixels are exact
             corners = np.rint(2 * (np.asarray(line)[:-1] - 0.5)).astype(int)
             start, moves = corners[0], np.diff(corners, axis=0)
+            turns = np.flatnonzero((moves[1:] != moves[:-1]).any(1)) + 1
+            moves = np.add.reduceat(moves, np.r_[0, turns])  # straight runs become one move
             parts.append(f"M{start[0]} {start[1]}l" + " ".join(f"{x} {y}" for x, y in moves) + "z")
     return "".join(parts)
 

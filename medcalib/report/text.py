@@ -58,7 +58,9 @@ def interval(entry: Mapping[str, Any] | None, digits: int = 4) -> str:
     if entry is None or entry["value"] is None:
         return "n/a"
     value = number(entry["value"], digits)
-    return value if entry["low"] is None else f"{value} [{number(entry['low'], digits)}, {number(entry['high'], digits)}]"
+    if entry["low"] is None:
+        return value
+    return f"{value} [{number(entry['low'], digits)}, {number(entry['high'], digits)}]"
 
 
 def number(value: float | None, digits: int = 4, *, sign: bool = False) -> str:

@@ -13,6 +13,13 @@ from medcalib.data.layouts.flare import flare
 from medcalib.data.layouts.msd import msd
 from medcalib.data.layouts.nnunet import nnunet
 
-LAYOUTS: dict[str, Callable[..., list[Case]]] = {"acdc": acdc, "brats": brats, "flare": flare, "msd": msd, "nnunet": nnunet, "files": files}
+LAYOUTS: dict[str, Callable[..., list[Case]]] = {
+    "acdc": acdc,
+    "brats": brats,
+    "flare": flare,
+    "msd": msd,
+    "nnunet": nnunet,
+    "files": files,
+}
 
 __all__ = ["LAYOUTS", "acdc", "brats", "files", "flare", "msd", "nnunet"]

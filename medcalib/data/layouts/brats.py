@@ -39,10 +39,11 @@ def brats(
             problems.append(_missing_modality(path, missing))
             continue
         found = path / label_files[path.name] if path.name in label_files else None
+        if found is not None and not found.is_file():
+            problems.append(Problem(path.name, "missing_label", f"`label_files` names {found.name}, which is absent"))
         found = found or existing(path, f"{path.name}{separator}{label}")
-        if found is None or not found.is_file():
+        if found is None:
             _report_label(path, separator, modalities, problems)
-            found = None
         patient = re.sub(r"-\d{3}\Z", "", path.name) if separator == "-" else path.name
         known = tuple(image for image in images if image is not None)
         cases.append(Case(path.name, patient, known, found, None, posterior(path, path.name)))
@@ -53,7 +54,8 @@ def _case_folders(path: Path, separator: str, depth: int, problems: Problems) ->
     entries = folder(path, problems)
     if any(is_nifti(f) and f.name.startswith(path.name + separator) for f in entries):
         return [path]
-    below = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+    above = {path.resolve(), *path.resolve().parents}  # a link to one of them would lead in a circle
+    below = [entry for entry in entries if entry.is_dir() and entry.resolve() not in above]
     if depth == _MAX_DEPTH:
         return []
     return [case for entry in below for case in _case_folders(entry, separator, depth + 1, problems)]

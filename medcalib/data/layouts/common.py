@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def folder(path: Path, problems: Problems) -> list[Path]:
 
 def volumes(path: Path, problems: Problems) -> list[Path]:
     """Sorted NIfTI files of a folder; other files, dot files and posteriors are left out."""
-    return [f for f in folder(path, problems) if is_nifti(f) and not stem(f).endswith(POSTERIOR)]
+    found = [f for f in folder(path, problems) if is_nifti(f) and not stem(f).endswith(POSTERIOR)]
+    for name in (name for name, number in Counter(map(stem, found)).items() if number > 1):
+        problems.append(Problem(name, "ambiguous_file", f"{name}.nii and {name}.nii.gz both exist in {path}; keep one"))
+    return found
 
 
 def existing(directory: Path, name: str) -> Path | None:

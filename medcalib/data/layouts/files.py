@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from medcalib.data.case import Case
 from medcalib.data.layouts.common import POSTERIOR, Problems, posterior, report_unpaired
+from medcalib.data.load import FORMATS_BY_ITK
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import Problem
 
@@ -26,8 +27,10 @@ def files(
     patient: `(sub-[0-9]+)_.*` keeps all sessions of a subject on one side of the split.
     """
     _check_patterns([*images, label], patient)
-    found = [_matches(root, pattern) for pattern in images]
     labels = _matches(root, label)
+    found = [_apart(_matches(root, pattern), pattern, labels, label) for pattern in images]
+    for by_case, pattern in zip(found, images, strict=True):
+        labels = _apart(labels, label, by_case, pattern)
     every = set().union(*found)
     report_unpaired("label", "an image", labels.keys() - every, problems)
     report_unpaired("image", "a label", every - labels.keys(), problems)
@@ -61,6 +64,16 @@ def _check_patterns(patterns: Sequence[str], patient: str) -> None:
         raise ValueError(f"patient needs one group in parentheses, got {patient!r}")
 
 
+def _apart(found: dict[str, Path], pattern: str, others: dict[str, Path], other: str) -> dict[str, Path]:
+    """`found` without the files of a more specific pattern: a_seg.nii.gz fits {case}.nii.gz, and is no image."""
+    taken = set(others.values()) if len(other) > len(pattern) else set()
+    return {name: path for name, path in found.items() if path not in taken}
+
+
+def _is_volume(path: Path) -> bool:
+    return is_nifti(path) or (path.suffix.lower() in FORMATS_BY_ITK and not path.name.startswith("."))
+
+
 def _matches(root: Path, pattern: str) -> dict[str, Path]:
     path = PurePosixPath(pattern)
     before, _, after = path.name.partition("{case}")
@@ -69,6 +82,6 @@ def _matches(root: Path, pattern: str) -> dict[str, Path]:
     found = {}
     for entry in entries:
         match = expression.fullmatch(entry.name)
-        if match and is_nifti(entry) and not stem(entry).endswith(POSTERIOR):
+        if match and _is_volume(entry) and not stem(entry).endswith(POSTERIOR):
             found[match[1]] = entry
     return found

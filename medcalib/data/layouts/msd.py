@@ -23,9 +23,12 @@ def msd(root: Path, problems: Problems) -> list[Case]:
     if task is None:
         return []
     try:
-        entries = read_json(task / "dataset.json")["training"]
-    except (DataError, KeyError, TypeError) as error:
-        problems.append(Problem("dataset.json", "bad_dataset_json", f"no list `training`: {error}"))
+        entries = list(read_json(task / "dataset.json")["training"])
+    except DataError as error:
+        problems.append(Problem("dataset.json", error.reason, str(error)))
+        return []
+    except (KeyError, TypeError):
+        problems.append(Problem("dataset.json", "bad_dataset_json", "expected a list under the key `training`"))
         return []
     cases = [case for entry in entries if (case := _case(task, entry, problems)) is not None]
     _report_unlisted(task, cases, problems)
@@ -37,7 +40,8 @@ def task_folder(root: Path, problems: Problems) -> Path | None:
     found = [path.parent for path in (root / "dataset.json", *sorted(root.glob("*/dataset.json"))) if path.is_file()]
     if not found or (len(found) > 1 and found[0] != root):
         names = ", ".join(path.name for path in found) or "none"
-        problems.append(Problem(str(root), "no_dataset_json", f"expected one dataset.json here or one level down; {names}"))
+        message = f"expected one dataset.json here or one level down, found: {names}"
+        problems.append(Problem(str(root), "no_dataset_json", message))
         return None
     return found[0]
 

@@ -26,8 +26,12 @@ def nnunet(root: Path, problems: Problems) -> list[Case]:
     try:
         description = read_json(task / "dataset.json")
         channels = len(description.get("channel_names") or description["modality"])
-    except (DataError, KeyError, TypeError, AttributeError) as error:
-        problems.append(Problem("dataset.json", "bad_dataset_json", f"no `channel_names` (v2) or `modality` (v1): {error}"))
+    except DataError as error:
+        problems.append(Problem("dataset.json", error.reason, str(error)))
+        return []
+    except (KeyError, TypeError, AttributeError):
+        message = "expected a mapping under `channel_names` (version 2) or `modality` (version 1)"
+        problems.append(Problem("dataset.json", "bad_dataset_json", message))
         return []
     if isinstance(description.get("dataset"), dict):
         return _explicit(task, description["dataset"], problems)
@@ -66,8 +70,11 @@ def _paired(task: Path, channels: int, problems: Problems) -> list[Case]:
 def _explicit(task: Path, block: dict[str, Any], problems: Problems) -> list[Case]:
     cases = []
     for name, entry in sorted(block.items()):
-        images = [inside(task, path) for path in entry.get("images", [])]
-        label = inside(task, entry.get("label", ""))
+        try:
+            images, label = [inside(task, path) for path in entry["images"]], inside(task, entry["label"])
+        except (KeyError, TypeError):
+            problems.append(Problem(name, "bad_dataset_json", "expected `images: [...]` and `label: ...` in `dataset`"))
+            continue
         known = tuple(path for path in images if path is not None and path.is_file())
         if not images or len(known) != len(images) or label is None or not label.is_file():
             problems.append(Problem(name, "unpaired", "`dataset` names files that do not exist below the folder"))

@@ -1,0 +1,168 @@
+"""Training: exact resuming, seeds, what a run folder holds, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import changed
+
+from medcalib.config import RunConfig, load
+from medcalib.config.bundled import bundled
+from medcalib.engine import train as module
+from medcalib.engine.checkpoint import Checkpoints
+from medcalib.engine.train import train
+from medcalib.errors import ConfigError, DataRefusedError, TrainingError
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return Checkpoints(run).load_last()["model"]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def stop_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupt as Ctrl-C would, in the middle of the epoch that follows."""
+    original, steps = module._step, {"left": epochs * 3 + 1}
+
+    def interrupted(*args: Any) -> Any:
+        steps["left"] -= 1
+        if steps["left"] < 0:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(module, "_step", interrupted)
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+@pytest.mark.parametrize("loss", ["ce", "mbls"])
+def test_stop_and_resume_gives_the_same_bits_as_not_stopping(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, loss: str
+) -> None:
+    overrides = {"loss": load(bundled()["phantom"], loss=loss).loss}
+    config = changed(tiny.model_copy(update=overrides))
+    straight = train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_after(epochs, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped")
+    assert Checkpoints(tmp_path / "stopped").manifest["status"] == "interrupted"
+    torch.manual_seed(99)  # what happened in between must not matter
+    resumed = train(config, tmp_path / "stopped", resume=True)
+    assert equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+    assert {**resumed, "seconds": 0} == {**straight, "seconds": 0}
+    lines = [(tmp_path / run / "metrics.jsonl").read_text().splitlines() for run in ("straight", "stopped")]
+    assert [json.loads(line)["loss"] for line in lines[0]] == [json.loads(line)["loss"] for line in lines[1]]
+
+
+def test_dropout_resumes_exactly_too(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"dropout": 0.3})})
+    train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped")
+    train(config, tmp_path / "stopped", resume=True)
+    assert equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_the_seed_and_nothing_else_decides(tiny: RunConfig, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "a")
+    train(changed(tiny, workers=2, cache="none"), tmp_path / "b")
+    train(changed(tiny, seed=1), tmp_path / "c")
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_a_run_folder_says_everything(tiny: RunConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny, run)
+    assert load(run / "config.yaml") == tiny
+    split = json.loads((run / "split.json").read_text())
+    assert {name: len(ids) for name, ids in split.items()} == {"train": 4, "val": 4, "test": 4}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [("val_dice" in line) for line in lines] == [False, True, True]
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert [entry["epoch"] for entry in manifest["last"]] == [3, 2]
+    assert len(list((run / "checkpoints").iterdir())) == 3
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tiny: RunConfig, tmp_path: Path) -> None:
+    train(changed(tiny, epochs=1), tmp_path / "run")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(tiny, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"train\.lr: the run has 0\.003, now 0\.1"):
+        train(changed(tiny, epochs=1, lr=0.1), tmp_path / "run", resume=True)
+
+
+def test_training_learns(tiny: RunConfig, tmp_path: Path) -> None:
+    config = changed(tiny, epochs=6, steps_per_epoch=20, lr=1e-2)
+    line = train(config, tmp_path / "run")
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["loss"] < 0.6 * first["loss"]
+    assert line["val_dice"] > 0.3
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bad step is skipped and counted; bad steps without end stop the run with weights intact."""
+    original, calls = module.Objective.parts, {"n": 0}
+
+    def poisoned(self: Any, *args: Any) -> Any:
+        parts = original(self, *args)
+        calls["n"] += 1
+        bad = calls["n"] in bad_calls
+        return {name: part * float("nan") if bad else part for name, part in parts.items()}
+
+    monkeypatch.setattr(module.Objective, "parts", poisoned)
+    bad_calls: Any = {2}
+    train(changed(tiny, epochs=1), tmp_path / "one")
+    line = json.loads((tmp_path / "one" / "metrics.jsonl").read_text())
+    assert line["skipped_steps"] == 1
+    assert all(value.isfinite().all() for value in weights(tmp_path / "one").values())
+    calls["n"], bad_calls = 0, range(4, 1000)
+    with pytest.raises(TrainingError, match="not finite in 20 steps in a row"):
+        train(changed(tiny, steps_per_epoch=30), tmp_path / "many")
+    assert Checkpoints(tmp_path / "many").manifest["status"] == "failed"
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_reduced_precision_trains(tiny: RunConfig, tmp_path: Path, precision: str) -> None:
+    line = train(changed(tiny, precision=precision, epochs=1), tmp_path / "run")
+    assert 0 < line["loss"] < 3
+
+
+def test_what_cannot_work_is_refused_before_any_step(tiny: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fp16' needs a CUDA device"):
+        train(changed(tiny, precision="fp16", device="cpu"), tmp_path / "a")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="'cuda' was asked for"):
+            train(changed(tiny, device="cuda"), tmp_path / "b")
+    with pytest.raises(DataRefusedError, match="data folder does not exist"):
+        train(tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": "/nowhere"})}), tmp_path / "c")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["cosine", "poly", "step", "constant"])
+def test_schedules_and_optimizers(tiny: RunConfig, optimizer: str, schedule: str) -> None:
+    from medcalib.engine.optimization import build_optimizer, build_schedule
+
+    config = changed(tiny, optimizer=optimizer, schedule=schedule, epochs=10, warmup_epochs=2, step_epochs=4, lr=1.0).train
+    chosen = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
+    steps = build_schedule(config, chosen)
+    rates = []
+    for _ in range(10):
+        rates.append(chosen.param_groups[0]["lr"])
+        chosen.step()
+        steps.step()
+    assert rates[0] == pytest.approx(1 / 3)
+    assert rates[2] == pytest.approx(1.0)
+    assert rates[9] == pytest.approx({"cosine": 0.0381, "poly": 0.1539, "step": 0.1, "constant": 1.0}[schedule], abs=1e-3)

@@ -1,0 +1,76 @@
+"""HD95 in mm by hand: spacing of each axis, the 95th percentile, empty masks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from medcalib.metrics.surface import hd95_mm
+
+SPACING = (1.5, 2.0, 10.0)
+
+
+def box(*slices: tuple[int, int], shape: tuple[int, int, int] = (20, 20, 20)) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[tuple(slice(*s) for s in slices)] = True
+    return mask
+
+
+CUBE = box((5, 10), (5, 10), (5, 10))
+
+
+@pytest.mark.parametrize(("axis", "steps"), [(0, 1), (0, 3), (1, 2), (2, 1)])
+def test_a_plate_moved_by_whole_voxels_is_that_many_mm_away(axis: int, steps: int) -> None:
+    """Every voxel of a plate one voxel thick is a surface voxel, and its nearest one lies straight across."""
+    plate = np.zeros((20, 20, 20), bool)
+    plate[(slice(None),) * axis + (5,)] = True
+    moved = np.roll(plate, steps, axis)
+    assert hd95_mm(plate, moved, SPACING) == pytest.approx(steps * SPACING[axis])
+
+
+def test_single_voxels_are_their_distance_apart() -> None:
+    a, b = box((3, 4), (3, 4), (3, 4)), box((5, 6), (4, 5), (4, 5))
+    assert hd95_mm(a, b, SPACING) == pytest.approx(math.sqrt(3.0**2 + 2.0**2 + 10.0**2))
+
+
+def test_two_boxes_by_hand_in_anisotropic_voxels() -> None:
+    """A column of 20 voxels against its first 10: distances 0 x 10 and 1..10 steps; the larger side's 95th
+    percentile lies between the 19th and the 20th of 20 values, at 9 + 0.05 steps."""
+    long, short = box((3, 4), (3, 4), (0, 20)), box((3, 4), (3, 4), (0, 10))
+    expected = np.percentile([0] * 10 + list(range(1, 11)), 95) * SPACING[2]
+    assert expected == pytest.approx(90.5)
+    assert hd95_mm(long, short, SPACING) == pytest.approx(expected)
+    assert hd95_mm(short, long, SPACING) == pytest.approx(expected)
+
+
+def test_equal_masks_are_at_distance_0_even_at_the_border() -> None:
+    assert hd95_mm(CUBE, CUBE, SPACING) == 0
+    everything = np.ones((4, 5, 6), bool)
+    assert hd95_mm(everything, everything, SPACING) == 0
+
+
+def test_a_few_voxels_far_away_do_not_count() -> None:
+    speckled = CUBE.copy()
+    speckled[19, 19, 19] = True
+    assert hd95_mm(speckled, CUBE, SPACING) == 0
+
+
+def test_twice_the_spacing_is_twice_the_distance_and_sides_do_not_matter() -> None:
+    other = box((6, 12), (4, 9), (7, 11))
+    value = hd95_mm(CUBE, other, SPACING)
+    assert hd95_mm(other, CUBE, SPACING) == value > 0
+    assert hd95_mm(CUBE, other, [2 * s for s in SPACING]) == pytest.approx(2 * value)
+
+
+def test_where_the_masks_lie_does_not_matter() -> None:
+    other = box((6, 12), (4, 9), (7, 11))
+    shifted = [np.roll(mask, (-4, 8, 9), (0, 1, 2)) for mask in (CUBE, other)]
+    assert hd95_mm(*shifted, SPACING) == pytest.approx(hd95_mm(CUBE, other, SPACING))
+
+
+def test_there_is_no_distance_to_nothing() -> None:
+    empty = np.zeros_like(CUBE)
+    for pair in ((CUBE, empty), (empty, CUBE), (empty, empty)):
+        assert math.isnan(hd95_mm(*pair, SPACING))

@@ -1,0 +1,133 @@
+"""What is drawn equals the counts, and nothing global is touched."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from medcalib.metrics import CalibrationCounts
+
+pytest.importorskip("matplotlib")
+from matplotlib.figure import Figure
+
+from medcalib.report import plots
+
+
+def counts_of(top: list[float], labels: list[int], posterior: list[float] | None = None) -> CalibrationCounts:
+    """Two classes; `top` is the probability of class 1."""
+    def pair(values: list[float]) -> torch.Tensor:
+        p = torch.tensor(values, dtype=torch.float64)
+        return torch.stack([1 - p, p])[None]
+
+    known = None if posterior is None else pair(posterior)
+    return CalibrationCounts.from_probs(pair(top), torch.tensor([labels]), posterior=known)
+
+
+def line(ax, name: str):
+    return next(entry for entry in ax.lines if entry.get_gid() == name)
+
+
+def test_points_are_the_counts_of_a_hand_made_case() -> None:
+    # ten bins: two voxels at 0.75 (one right), four at 0.95 (three right)
+    counts = counts_of([0.75, 0.75, 0.95, 0.95, 0.95, 0.95], [1, 0, 1, 1, 1, 0])
+    ax = plots.plot_reliability(counts, bins=10, region="foreground")
+    drawn = line(ax, "reliability")
+    np.testing.assert_allclose(drawn.get_xdata(), [0.75, 0.95], rtol=1e-12)
+    np.testing.assert_allclose(drawn.get_ydata(), [0.5, 0.75], rtol=1e-12)
+    strip = ax.child_axes[0]
+    assert [bar.get_height() for bar in strip.patches] == [0, 0, 0, 0, 0, 0, 0, 2, 0, 4]
+    assert strip.get_yscale() == "log"
+    assert ax.get_title(loc="left") == "foreground"
+    # gaps of 0.25 and 0.2, weighed by two and four voxels
+    assert drawn.get_label() == f"ECE {1.3 / 6:.4f}" == f"ECE {counts.ece(10):.4f}"
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+@pytest.mark.parametrize("edges", ["right", "left"])
+def test_points_equal_reliability(channel: int, edges: str) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(500)
+    truth = np.clip(p + 0.1 * rng.normal(size=500), 0, 1)
+    counts = counts_of(p.tolist(), (rng.random(500) < truth).astype(int).tolist(), truth.tolist())
+    ax = plots.plot_reliability(counts, channel=channel, bins=12, edges=edges)
+    for name, true in (("reliability", False), ("true", True)):
+        curve = counts.reliability(channel, bins=12, edges=edges, true=true)
+        filled = curve.n > 0
+        drawn = line(ax, name)
+        np.testing.assert_array_equal(drawn.get_xdata(), (curve.confidence / curve.n)[filled])
+        np.testing.assert_array_equal(drawn.get_ydata(), (curve.accuracy / curve.n)[filled])
+
+
+def test_empty_counts_are_drawn_without_a_number() -> None:
+    counts = CalibrationCounts.zeros(3)
+    ax = plots.plot_reliability(counts, region="empty", per_case=[("a", counts)])
+    assert line(ax, "reliability").get_label() == "no voxel"
+    assert plots.svg(lambda: ax).startswith(b"<?xml")
+
+
+def test_band_needs_three_patients_and_holds_the_curve() -> None:
+    rng = np.random.default_rng(1)
+    parts = []
+    for k in range(6):
+        p = rng.random(400)
+        parts.append((f"p{k}", counts_of(p.tolist(), (rng.random(400) < p).astype(int).tolist())))
+    low, high = plots.reliability_band(parts[:2], bins=10)
+    assert np.isnan(low).all()
+    assert np.isnan(high).all()
+    low, high = plots.reliability_band(parts, channel=2, bins=10)
+    pooled = sum((c for _, c in parts), CalibrationCounts.zeros(2)).reliability(2, bins=10)
+    rate = (pooled.accuracy / pooled.n).numpy()
+    assert ((low <= rate) & (rate <= high)).all()
+    # two volumes of one patient are one patient
+    same = [("a", c) for _, c in parts]
+    assert np.isnan(plots.reliability_band(same, bins=10)[0]).all()
+
+
+def test_band_of_equal_patients_has_no_width() -> None:
+    counts = counts_of([0.75, 0.75, 0.95, 0.95], [1, 0, 1, 1])
+    low, high = plots.reliability_band([(name, counts) for name in "abcd"], bins=10)
+    np.testing.assert_allclose(low[[7, 9]], [0.5, 1.0])
+    np.testing.assert_allclose(high[[7, 9]], [0.5, 1.0])
+
+
+def entry(name: str, ece: float, dice: float | None) -> dict:
+    value = {"value": dice, "low": None if dice is None else dice - 0.1, "high": dice, "n": 1}
+    cases = {"a": {"dice": {"x": dice, "y": None}, "regions": {"foreground": {"ece": ece}}}}
+    pooled = {"all": {"ece": 0.5}, "foreground": {"ece": ece, "ece_low": None, "ece_high": None}}
+    settings = {"classes": ["background", "x", "y"]}
+    return {
+        "method": {"name": name}, "pooled": pooled, "mean": {"dice": {"foreground": value}}, "cases": cases,
+        "settings": settings,
+    }
+
+
+def test_case_and_method_points() -> None:
+    ax = plots.plot_case_ece_against_dice(entry("$m_1$", 0.2, 0.9))
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0.9, 0.2]])
+    plots.plot_case_ece_against_dice(entry("second", 0.8, 0.1), ax)
+    assert ax.get_ylim()[1] > 0.8  # points of the second call are not cut off
+    assert ax.get_ylim()[0] == 0
+    ax = plots.plot_method_comparison([entry("a", 0.2, 0.9), entry("b", 0.1, None)])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a"]
+    points = [(e.lines[0].get_xdata()[0], e.lines[0].get_ydata()[0]) for e in ax.containers]
+    assert points == [(0.9, 0.2)]
+
+
+def test_given_axes_are_used_and_no_global_state_is_made() -> None:
+    before = set(sys.modules)
+    ax = Figure().add_subplot()
+    assert plots.plot_reliability(counts_of([0.7], [1]), ax) is ax
+    assert "matplotlib.pyplot" not in set(sys.modules) - before
+    if "matplotlib.pyplot" in sys.modules:
+        assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+def test_svg_is_deterministic_and_takes_names_literally() -> None:
+    counts = counts_of([0.7, 0.8], [1, 0])
+    name = "$\\frac{<script>\x00"
+    first, second = (plots.svg(lambda: plots.plot_reliability(counts, region=name)) for _ in range(2))
+    assert first == second
+    assert b"<script" not in first
+    assert b"\x00" not in first
+    assert b"&lt;script" in first

@@ -1,0 +1,171 @@
+"""The command line as a user meets it: exit codes, messages, start-up, one story from phantom to report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medcalib.config.bundled import bundled
+
+TINY = [
+    "model.channels=[4, 8]",
+    "model.strides=[[2, 2, 1]]",
+    "train.patch_size=[16, 16, 4]",
+    "train.epochs=1",
+    "train.steps_per_epoch=2",
+    "split.folds=3",
+]
+
+
+def medcalib(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    env = {**os.environ, **environment}
+    command = [sys.executable, "-m", "medcalib", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300, check=False)
+
+
+def sets(options: list[str]) -> list[str]:
+    return [part for option in options for part in ("--set", option)]
+
+
+def test_help_needs_no_heavy_import() -> None:
+    """The start-up time itself is measured by a benchmark, not here."""
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom medcalib.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print([m for m in ('torch', 'monai', 'numpy', 'matplotlib', 'pydantic', 'nibabel') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_help_lists_every_command() -> None:
+    found = medcalib("--help")
+    assert found.returncode == 0
+    for name in "demo phantom check train predict score maps report schema doctor datasets losses".split():
+        assert f"  {name} " in found.stdout
+
+
+def test_import_is_light() -> None:
+    code = "import sys, medcalib; print('torch' in sys.modules); medcalib.losses; print('monai' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "False"]
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """phantom -> check -> train -> predict -> score -> maps -> report, each as a user would call it."""
+    folder = tmp_path_factory.mktemp("story")
+    data, run = folder / "data", folder / "run"
+    steps = {
+        "phantom": medcalib("phantom", "--layout", "acdc", "--cases", 4, "--seed", 3, "--out", data),
+        "check": medcalib("check", "phantom", "--data", data, "--json", *sets(TINY)),
+        "train": medcalib("train", "phantom", "--data", data, "--loss", "mbls", "--out", run, *sets(TINY)),
+        "predict": medcalib("predict", run, "--out", folder / "pred"),
+    }
+    pair = ["--predictions", folder / "pred", "--labels", data, "--config", "phantom"]
+    steps |= {
+        "score": medcalib("score", *pair, "--out", folder / "scores"),
+        "maps": medcalib("maps", *pair, "--out", folder / "maps"),
+        "report": medcalib(
+            "report", folder / "scores", "--maps", folder / "maps", "--out", folder / "report.html",
+            "--config", "phantom", "--data", data,
+        ),
+    }  # fmt: skip
+    return {"folder": folder, "steps": steps}
+
+
+def test_every_step_ends_well(story: dict[str, Any]) -> None:
+    for name, step in story["steps"].items():
+        assert step.returncode == 0, (name, step.stderr)
+
+
+def test_what_the_steps_print(story: dict[str, Any]) -> None:
+    steps = story["steps"]
+    facts = json.loads(steps["check"].stdout)
+    assert (facts["cases"], facts["patients"]) == (8, 4)
+    assert facts["split"] == {"train": 4, "val": 2, "test": 2}
+    assert "scored 2 of 2 cases" in steps["score"].stdout
+    assert "true ECE" in steps["score"].stdout
+    assert (story["folder"] / "report.html").stat().st_size > 20_000
+
+
+def test_scores_json_keeps_the_contract(story: dict[str, Any]) -> None:
+    scores = json.loads((story["folder"] / "scores" / "scores.json").read_text())
+    assert {"n_expected", "n_scored", "refused", "settings", "pooled", "mean", "cases"} <= scores.keys()
+    assert {"bins", "edges", "regions"} <= scores["settings"].keys()
+    wanted = {"ece", "classwise_ece", "ace_bins", "mce", "ece_equal_mass", "brier", "nll", "voxels"}
+    for region in ("all", "foreground", "gt_foreground"):
+        assert wanted <= scores["pooled"][region].keys()
+        assert {"value", "low", "high"} <= scores["mean"][region]["ece"].keys()
+    case = next(iter(scores["cases"].values()))
+    assert set(case["dice"]) == set(case["hd95_mm"]) == {"RV", "MYO", "LV"}
+    assert wanted <= case["regions"]["all"].keys()
+
+
+def test_a_bad_config_ends_with_2_and_every_mistake(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(bundled()["phantom"].read_text().replace("lr: 3e-3", "lr: fast").replace("loss: ce", "loss: cee"))
+    found = medcalib("check", bad)
+    assert found.returncode == 2
+    assert "train.lr: expected a number, got text 'fast'" in found.stderr
+    assert "loss: unknown name 'cee'; did you mean 'ce'?" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train"], 2, "Missing argument"),
+        (["trian"], 2, "No such command"),
+        (["check", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
+        (["check", "acdc", "--data", "/nowhere"], 3, "the data folder does not exist"),
+        (["check", "acdc", "--set", "train.lr"], 2, "expected key=value"),
+        (["train", "acdc", "--out", "x", "--loss", "mblss"], 2, "did you mean 'mbls'?"),
+        (["predict", "/nowhere", "--out", "x"], 2, "is no run folder"),
+        (["score", "--predictions", "/nowhere", "--labels", ".", "--out", "x"], 3, "/nowhere"),
+        (["report", "/nowhere", "--out", "x.html"], 3, "/nowhere"),
+        (["phantom", "--layout", "acdc", "--out", "x", "--anatomy", "liver"], 2, "liver"),
+    ],
+)
+def test_mistakes_end_with_a_code_and_one_clear_text(
+    arguments: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    found = medcalib(*arguments, cwd=tmp_path)
+    assert found.returncode == code, found.stderr
+    assert words in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_an_existing_phantom_is_not_written_over(story: dict[str, Any]) -> None:
+    found = medcalib("phantom", "--layout", "acdc", "--cases", 4, "--out", story["folder"] / "data")
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("command", ["losses", "datasets", "doctor", "schema"])
+def test_facts_come_as_json(command: str) -> None:
+    found = medcalib(command, *([] if command == "schema" else ["--json"]))
+    assert found.returncode == 0
+    assert json.loads(found.stdout)
+
+
+def test_other_locales_narrow_terminals_and_closed_pipes(tmp_path: Path) -> None:
+    for environment in ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"COLUMNS": "20"}):
+        assert medcalib("losses", **environment).returncode == 0
+    pipe = f"{sys.executable} -m medcalib schema | head -c 10"
+    found = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, check=False)
+    assert "Traceback" not in found.stderr
+
+
+def test_the_committed_schema_is_the_code_s() -> None:
+    from medcalib.config import json_schema
+
+    stored = json.loads((bundled()["acdc"].parent / "medcalib.schema.json").read_text())
+    assert stored == json_schema(), "run `make schema`"
