@@ -26,18 +26,14 @@ Command = Callable[..., "int | None"]
 Config = Annotated[str, typer.Argument(help="A YAML config, or the name of a shipped one (see `datasets`).")]
 Data = Annotated[str | None, typer.Option(help="Dataset folder; takes the place of data.root.")]
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a key: --set train.epochs=5. Repeatable.")
-]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key: --set train.epochs=5. Repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Predictions = Annotated[Path, typer.Option(help="Folder of <case>.nii.gz probabilities.")]
 Labels = Annotated[
     Path,
     typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
 ]
-OptionalConfig = Annotated[
-    str | None, typer.Option("--config", help="Config that says how to read --labels.")
-]
+OptionalConfig = Annotated[str | None, typer.Option("--config", help="Config that says how to read --labels.")]
 
 
 def command(function: Command) -> Command:
@@ -74,9 +70,7 @@ def demo(out: Out = Path("demo"), seed: int = 0) -> int:
 
 @command
 def phantom(
-    layout: Annotated[
-        Literal["acdc", "brats", "flare", "msd", "nnunet"], typer.Option(help="Layout on disk.")
-    ],
+    layout: Annotated[Literal["acdc", "brats", "flare", "msd", "nnunet"], typer.Option(help="Layout on disk.")],
     out: Out,
     cases: Annotated[int, typer.Option(min=1, help="Cases (patients for acdc).")] = 24,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -140,9 +134,7 @@ def predict(
     from medcalib.engine.predict import predict as run_prediction
 
     index = run_prediction(run, out, split=split, data=data, device=device)
-    typer.echo(
-        f"predicted {len(index['cases']) - len(index['refused'])} of {len(index['cases'])} cases: {out}"
-    )
+    typer.echo(f"predicted {len(index['cases']) - len(index['refused'])} of {len(index['cases'])} cases: {out}")
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
 
 
@@ -192,9 +184,7 @@ def maps(
 def report(
     scores: Annotated[list[Path], typer.Argument(help="One or more folders that `score` wrote.")],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    maps: Annotated[
-        list[Path] | None, typer.Option(help="Folders that `maps` wrote, one per SCORES.")
-    ] = None,
+    maps: Annotated[list[Path] | None, typer.Option(help="Folders that `maps` wrote, one per SCORES.")] = None,
     config: Annotated[str | None, typer.Option(help="With --data: shows the images below the maps.")] = None,
     data: Data = None,
 ) -> int:
@@ -249,9 +239,7 @@ def datasets(as_json: AsJson = False) -> int:
     else:
         rows = [[c["name"], c["layout"], ", ".join(c["classes"][1:]), c["path"]] for c in found["configs"]]
         typer.echo(table(rows, ["config", "layout", "classes", "file"]))
-        typer.echo(
-            "\n" + table([[x["name"], x["about"]] for x in found["layouts"]], ["layout", "what it reads"])
-        )
+        typer.echo("\n" + table([[x["name"], x["about"]] for x in found["layouts"]], ["layout", "what it reads"]))
     return Exit.OK
 
 

@@ -80,9 +80,7 @@ def segresnet(
 
 def _check_unet(channels: Sequence[int], strides: Sizes) -> None:
     if len(strides) != len(channels) - 1:
-        raise ValueError(
-            f"strides needs one entry fewer than channels ({len(channels) - 1}), got {len(strides)}"
-        )
+        raise ValueError(f"strides needs one entry fewer than channels ({len(channels) - 1}), got {len(strides)}")
     _check_levels("strides", strides)
 
 

@@ -48,7 +48,20 @@ def test_help_needs_no_heavy_import() -> None:
 def test_help_lists_every_command() -> None:
     found = medcalib("--help")
     assert found.returncode == 0
-    for name in "demo phantom check train predict score maps report schema doctor datasets losses".split():
+    for name in [
+        "demo",
+        "phantom",
+        "check",
+        "train",
+        "predict",
+        "score",
+        "maps",
+        "report",
+        "schema",
+        "doctor",
+        "datasets",
+        "losses",
+    ]:
         assert f"  {name} " in found.stdout
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from medcalib import calibrators, losses
 from medcalib.config.bundled import bundled

@@ -25,9 +25,7 @@ from medcalib.errors import ConfigError
 __all__ = ["DataConfig", "RunConfig", "TrainConfig", "dump", "json_schema", "load", "validate"]
 
 
-def load(
-    path: Path, *, overrides: Sequence[str] = (), data: str | None = None, loss: str | None = None
-) -> RunConfig:
+def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, loss: str | None = None) -> RunConfig:
     """Read a config file, apply `a.b=c` overrides, `--data` and `--loss`, and validate the result once.
 
     Raises `ConfigError` whose text has one line a mistake: `file:line:col: path: ...`.

@@ -22,7 +22,7 @@ Finding = tuple[KeyPath, str]
 
 def cross_checks(config: RunConfig) -> list[Finding]:
     """Every finding as (path, message); empty when the config is sound."""
-    return [*_constructors(config), *_labels(config), *_patch(config)]
+    return [*_constructors(config), *_labels(config), *_class_names(config), *_patch(config)]
 
 
 def _constructors(config: RunConfig) -> Iterator[Finding]:
@@ -63,6 +63,11 @@ def _labels(config: RunConfig) -> Iterator[Finding]:
         )
     if data.ignore_label is not None and any(data.ignore_label in codes for codes in data.labels.values()):
         yield ("data", "ignore_label"), f"code {data.ignore_label} is also the code of a class"
+
+
+def _class_names(config: RunConfig) -> Iterator[Finding]:
+    """Wherever a config names classes, they must be those of `labels`."""
+    data = config.data
     for name, members in data.composites.items():
         unknown = [member for member in members if member not in data.labels]
         path = ("data", "composites", name)
@@ -93,5 +98,6 @@ def _patch(config: RunConfig) -> Iterator[Finding]:
         above = [-(-n // d) * d for n, d in zip(size, divisor, strict=True)]
         yield (
             ("train", "patch_size"),
-            f"must be divisible by {list(divisor)} (the network's strides), got {list(size)}; nearest: {below} or {above}",
+            f"must be divisible by {list(divisor)} (the network's strides), got {list(size)}; "
+            f"nearest: {below} or {above}",
         )

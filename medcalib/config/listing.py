@@ -15,9 +15,7 @@ def list_datasets() -> dict[str, list[dict[str, Any]]]:
     configs = []
     for name, path in bundled().items():
         data = load(path).data
-        configs.append(
-            {"name": name, "layout": data.layout.name, "classes": list(data.class_names), "path": str(path)}
-        )
+        configs.append({"name": name, "layout": data.layout.name, "classes": list(data.class_names), "path": str(path)})
     layouts = [{"name": name, "about": _first_line(layout)} for name, layout in LAYOUTS.items()]
     return {"configs": configs, "layouts": layouts}
 

@@ -34,7 +34,7 @@ def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> l
     lines: dict[tuple[KeyPath, str], str] = {}
     for entry in error.errors(include_url=False):
         path = real_path(entry["loc"], source.data)
-        message = _message(entry, path, source, model)
+        message = _message(entry, model)
         lines.setdefault((path, message), f"{source.place(path)}: {dotted(path)}: {message}")
     return [lines[key] for key in sorted(lines, key=lambda key: source.order(key[0]))]
 
@@ -44,14 +44,18 @@ def real_path(loc: Sequence[str | int], data: Any) -> KeyPath:
     path: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, (list, tuple)) and isinstance(part, int) and part < len(data):
+        if _holds(data, part):
             data = data[part]
         elif not (last and isinstance(data, Mapping) and isinstance(part, str)):
             continue
         path.append(part)
     return tuple(path)
+
+
+def _holds(data: Any, part: str | int) -> bool:
+    if isinstance(data, (list, tuple)):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, Mapping) and part in data
 
 
 def dotted(path: KeyPath) -> str:
@@ -62,7 +66,7 @@ def dotted(path: KeyPath) -> str:
     return text or "config"
 
 
-def _message(entry: Any, path: KeyPath, source: Source, model: type[BaseModel]) -> str:
+def _message(entry: Any, model: type[BaseModel]) -> str:
     kind, came, context = entry["type"], entry["input"], entry.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_key(str(entry["loc"][-1]), entry["loc"], model)
@@ -129,12 +133,7 @@ def _keys_at(model: Any, loc: Sequence[str | int]) -> list[str]:
     nodes = [schema]
     for part in loc:
         nodes = [child for node in nodes for child in _children(node, part, definitions)]
-    found = [
-        key
-        for node in nodes
-        for variant in _variants(node, definitions)
-        for key in variant.get("properties", {})
-    ]
+    found = [key for node in nodes for variant in _variants(node, definitions) for key in variant.get("properties", {})]
     return sorted(set(found), key=found.index)
 
 

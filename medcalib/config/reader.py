@@ -143,9 +143,7 @@ class _Builder:
         if top is not None and isinstance(top.value, dict) and top.key is None:
             line = event.start_mark.line + 1
             if event.value in top.seen:
-                raise self._error(
-                    event, f"key {event.value!r} stands twice, first in line {top.seen[event.value]}"
-                )
+                raise self._error(event, f"key {event.value!r} stands twice, first in line {top.seen[event.value]}")
             top.key, top.seen[event.value] = event.value, line
             self.source.places[(*top.path, event.value)] = self._place(event)
         else:

@@ -26,7 +26,6 @@ Model: Any = union("model", {name: parameters_of(network.build) for name, networ
 Term: Any = union("term", {name: term_parameters(name) for name in TERMS})
 
 
-
 def _codes(value: Any) -> Any:
     """One code stands for a list of one."""
     if isinstance(value, (tuple, list)):
@@ -79,13 +78,12 @@ class DataConfig(Closed):
         None, description="published meaning of the codes, checked against `labels`"
     )
     ignore_label: Annotated[int, Field(ge=-32768, le=65535)] | None = Field(
-        None, description="code of voxels that count nowhere")
+        None, description="code of voxels that count nowhere"
+    )
     composites: dict[str, tuple[str, ...]] = Field({}, description="unions of classes that are scored too")
     exclude: tuple[str, ...] = Field((), description="case or patient ids to leave out")
     skip_unpaired: bool = Field(False, description="leave out images without a label and the reverse")
-    nonfinite: Literal["refuse", "zero"] = Field(
-        "refuse", description="what to do with NaN and Inf in images"
-    )
+    nonfinite: Literal["refuse", "zero"] = Field("refuse", description="what to do with NaN and Inf in images")
 
     @field_validator("labels")
     @classmethod
@@ -142,16 +140,12 @@ class AugmentConfig(Closed):
     """Random changes of training patches; probability 0 or size 0 turns one off."""
 
     flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = Field((), description="axes flipped at random")
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
-        0.0, description="in the plane of axes 0 and 1"
-    )
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="in the plane of axes 0 and 1")
     zoom: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0.1 scales by 0.9 to 1.1")
     noise_std: Annotated[float, Field(ge=0)] = 0.0
     intensity_shift: Annotated[float, Field(ge=0)] = 0.0
     intensity_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    probability: Share = Field(
-        0.3, description="of rotation/zoom, noise and intensity changes; flips have 0.5"
-    )
+    probability: Share = Field(0.3, description="of rotation/zoom, noise and intensity changes; flips have 0.5")
 
 
 class TrainConfig(Closed):
@@ -175,9 +169,7 @@ class TrainConfig(Closed):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     cache: Literal["memory", "none"] = "memory"
-    validate_every: Positive = Field(
-        1, description="epochs between validations; the last epoch always validates"
-    )
+    validate_every: Positive = Field(1, description="epochs between validations; the last epoch always validates")
 
 
 class PredictConfig(Closed):
@@ -192,9 +184,7 @@ class ScoreConfig(Closed):
     """What is scored."""
 
     bins: int = 15
-    edges: Literal["right", "left"] = Field(
-        "right", description="right: (a, b], as in the papers; left: [a, b)"
-    )
+    edges: Literal["right", "left"] = Field("right", description="right: (a, b], as in the papers; left: [a, b)")
     regions: tuple[Literal[tuple(REGIONS)], ...] = tuple(REGIONS)  # type: ignore[valid-type]
     distances: bool = Field(True, description="compute HD95 in mm, which costs more than all other scores")
 

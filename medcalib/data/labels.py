@@ -114,7 +114,9 @@ def convention_errors(convention: str, labels: Mapping[str, tuple[int, ...]]) ->
     for name, codes in labels.items():
         if name in known and known[name] not in codes:
             shown = "/".join(map(str, codes))
-            errors.append((name, f"{name} has code {shown}, but convention {convention!r} says {name} is {known[name]}"))
+            errors.append(
+                (name, f"{name} has code {shown}, but convention {convention!r} says {name} is {known[name]}")
+            )
         elif absent := [code for code in codes if code != 0 and code not in by_code]:
             errors.append((name, f"{name} has code {absent[0]}, which convention {convention!r} does not have"))
     return errors

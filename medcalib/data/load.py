@@ -93,9 +93,7 @@ def read_label(
     return np.ascontiguousarray(on_same_grid(classes, volume.affine, affine, shape, str(path)))
 
 
-def read_posterior(
-    path: Path, num_classes: int, affine: Affine, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+def read_posterior(path: Path, num_classes: int, affine: Affine, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """A phantom's posterior (C, i, j, k) on the grid (`affine`, `shape`)."""
     volume = read_any(path)
     if volume.array.ndim != 4 or volume.array.shape[3] != num_classes:
@@ -124,7 +122,9 @@ def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
         reader.ReadImageInformation()
         size, components = reader.GetSize(), reader.GetNumberOfComponents()
         if len(size) != 3 or components != 1:
-            raise DataError("bad_shape", f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1")
+            raise DataError(
+                "bad_shape", f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1"
+            )
         if prod(size) > MAX_VOXELS:
             raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
         image = reader.Execute()

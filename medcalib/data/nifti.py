@@ -191,9 +191,7 @@ def _read_exactly(stream: Any, raw: NDArray[np.uint8], header: Header, path: Pat
         while got < len(view):
             count = stream.readinto(view[got : got + (1 << 24)])
             if not count:
-                raise DataError(
-                    "truncated", f"{path} ends after {got:,} of {len(view):,} voxel bytes; copy it again"
-                )
+                raise DataError("truncated", f"{path} ends after {got:,} of {len(view):,} voxel bytes; copy it again")
             got += count
         surplus = len(stream.read(_TRAILING_BYTES + 1))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

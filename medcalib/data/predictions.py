@@ -42,7 +42,12 @@ class Compared:
 
 
 def write_prediction(
-    folder: Path, case: Case, probs: NDArray[np.float32], affine: Affine, label_map: LabelMap, sidecar: Mapping[str, Any]
+    folder: Path,
+    case: Case,
+    probs: NDArray[np.float32],
+    affine: Affine,
+    label_map: LabelMap,
+    sidecar: Mapping[str, Any],
 ) -> None:
     """Write probabilities (C, i, j, k), their sidecar, and the segmentation in the dataset's own codes."""
     write_volume(folder / SEGMENTATIONS / f"{case.id}.nii.gz", label_map.decode(probs.argmax(0)), affine)
@@ -137,9 +142,7 @@ def read_pair(pair: Pair, label_map: LabelMap) -> Compared:
     return Compared(pair.case, probs, label, reference.affine, known)
 
 
-def read_probs(
-    path: Path, class_names: Sequence[str], affine: Affine, shape: tuple[int, ...]
-) -> NDArray[np.float32]:
+def read_probs(path: Path, class_names: Sequence[str], affine: Affine, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Probabilities (C, i, j, k) on the grid (`affine`, `shape`); flipped or permuted where affines prove it."""
     volume = read_volume(path)
     if volume.array.ndim != 4 or volume.array.shape[3] != len(class_names):

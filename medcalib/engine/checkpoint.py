@@ -82,17 +82,13 @@ class Checkpoints:
                 torch.save(state, temporary)
                 digest = sha256(temporary)
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{path} cannot be written: {error}; earlier checkpoints are intact"
-            ) from error
+            raise CheckpointError(f"{path} cannot be written: {error}; earlier checkpoints are intact") from error
         return {"file": name, "sha256": digest}
 
     def _load(self, entry: dict[str, Any]) -> dict[str, Any]:
         path = self.run / FOLDER / Path(str(entry["file"])).name
         if not path.is_file() or sha256(path) != entry["sha256"]:
-            raise CheckpointError(
-                f"checkpoint {path} is missing or damaged (its SHA-256 differs from the manifest)"
-            )
+            raise CheckpointError(f"checkpoint {path} is missing or damaged (its SHA-256 differs from the manifest)")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, UnpicklingError, EOFError) as error:

@@ -85,9 +85,7 @@ def _as_told(problem: Problem) -> Problem:
     """A folder too small to train on can still be predicted and scored: a warning here, refused by `train`."""
     if problem.reason != "empty_split":
         return problem
-    return Problem(
-        problem.where, problem.reason, f"{problem.message}; training is refused until then", "warning"
-    )
+    return Problem(problem.where, problem.reason, f"{problem.message}; training is refused until then", "warning")
 
 
 def _facts(config: RunConfig, cases: list[Case], seen: _Seen) -> dict[str, Any]:

@@ -39,9 +39,7 @@ def build_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_
         decay = lr_scheduler.ConstantLR(optimizer, 1.0, 1)
     if not config.warmup_epochs:
         return decay
-    warmup = lr_scheduler.LinearLR(
-        optimizer, 1 / (config.warmup_epochs + 1), total_iters=config.warmup_epochs
-    )
+    warmup = lr_scheduler.LinearLR(optimizer, 1 / (config.warmup_epochs + 1), total_iters=config.warmup_epochs)
     return lr_scheduler.SequentialLR(optimizer, [warmup, decay], [config.warmup_epochs])
 
 

@@ -59,14 +59,9 @@ def predict(
 
 
 def method_of(config: RunConfig) -> dict[str, Any]:
-    """What tells a method apart in tables: loss and its options, and what averaging changed the confidence."""
-    options = config.loss.model_dump(exclude={"name"})
-    return {
-        "name": config.loss.name,
-        "options": options,
-        "seed": config.train.seed,
-        "blend": config.predict.blend,
-    }
+    """The name of a method in tables, and every setting that made it; no path, since results travel."""
+    settings = config.model_dump(mode="json", include={"loss", "model", "train", "preprocess", "augment", "predict"})
+    return {"name": config.loss.name, **settings}
 
 
 def _claim(out: Path, index: dict[str, Any]) -> None:

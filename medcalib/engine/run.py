@@ -46,9 +46,7 @@ def check_same(out: Path, config: RunConfig) -> None:
     different = _differences(before.model_dump(), config.model_dump())
     if different:
         listed = "\n".join(f"  {key}: the run has {old!r}, now {new!r}" for key, old, new in different)
-        raise ConfigError(
-            f"{out} was started with another config:\n{listed}\nuse a new --out for a changed config"
-        )
+        raise ConfigError(f"{out} was started with another config:\n{listed}\nuse a new --out for a changed config")
 
 
 def _differences(
@@ -77,6 +75,10 @@ def cases_of(run: Path, config: RunConfig, split: str) -> list[Case]:
     ids = read_json(run / SPLIT)
     if split not in ids:
         raise ConfigError(f"--split {split}: expected one of {', '.join(ids)}")
+    if not ids[split]:
+        raise ConfigError(
+            f"{run}: its {split} split holds no case; give `split` a larger share, or choose another split"
+        )
     cases, problems = scan(config.data, config.root)
     wanted = set(ids[split])
     require(problem for problem in problems if problem.where in wanted or not cases)

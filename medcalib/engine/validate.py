@@ -34,9 +34,7 @@ def validate(
         valid = labels != IGNORE
         foreground = (predicted > 0) & valid
         counts.append(
-            CalibrationCounts.from_logits(
-                logits[None], labels[None], mask=foreground[None], ignore_index=IGNORE
-            )
+            CalibrationCounts.from_logits(logits[None], labels[None], mask=foreground[None], ignore_index=IGNORE)
         )
         pair = labels[valid].long() * config.num_classes + predicted[valid]
         confusion = torch.bincount(pair, minlength=config.num_classes**2).reshape(config.num_classes, -1)

@@ -74,9 +74,7 @@ def term_parameters(term: str) -> dict[str, inspect.Parameter]:
     return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def build(
-    name: str, num_classes: int, *, ignore_index: int | None = None, **hyperparameters: Any
-) -> Objective:
+def build(name: str, num_classes: int, *, ignore_index: int | None = None, **hyperparameters: Any) -> Objective:
     """The objective of a published method, for `num_classes` classes (background included).
 
     Hyperparameters are those of `parameters(name)`; each goes to every term that has it. Raises ValueError for
@@ -85,9 +83,7 @@ def build(
     recipe, known = _recipe(name), parameters(name)
     unknown = sorted(hyperparameters.keys() - known.keys())
     if unknown:
-        raise ValueError(
-            f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}"
-        )
+        raise ValueError(f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     weight = _checked_weight(hyperparameters.pop("weight", recipe.weight))
     parts = []
     for position, term in enumerate(recipe.terms):

@@ -46,6 +46,4 @@ class MarginPenalty(Term):
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """See `margin_penalty`."""
-        return margin_penalty(
-            logits, labels, valid, margin=self.margin, power=self.power, two_sided=self.two_sided
-        )
+        return margin_penalty(logits, labels, valid, margin=self.margin, power=self.power, two_sided=self.two_sided)

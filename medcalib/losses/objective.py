@@ -27,9 +27,7 @@ class Objective(nn.Module):
     autocast: bfloat16 has a spacing of 0.0625 at a margin of 10.
     """
 
-    def __init__(
-        self, terms: Iterable[WeightedTerm], num_classes: int, *, ignore_index: int | None = None
-    ) -> None:
+    def __init__(self, terms: Iterable[WeightedTerm], num_classes: int, *, ignore_index: int | None = None) -> None:
         super().__init__()
         parts = list(terms)
         if not parts:
@@ -51,9 +49,7 @@ class Objective(nn.Module):
         del images  # no term of this version looks at the image
         logits, labels, valid = self._prepared(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
-            return {
-                name: self.weights[name] * term(logits, labels, valid) for name, term in self.terms.items()
-            }
+            return {name: self.weights[name] * term(logits, labels, valid) for name, term in self.terms.items()}
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
@@ -80,11 +76,7 @@ class Objective(nn.Module):
                 f"got {tuple(labels.shape)}; labels have no channel axis"
             )
         labels = labels.long()
-        valid = (
-            torch.ones_like(labels, dtype=torch.bool)
-            if self.ignore_index is None
-            else labels != self.ignore_index
-        )
+        valid = torch.ones_like(labels, dtype=torch.bool) if self.ignore_index is None else labels != self.ignore_index
         labels = labels.where(valid, 0)
         self._check_range(labels)
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -98,10 +90,6 @@ class Objective(nn.Module):
         low, high = labels.aminmax()
         if low < 0 or high >= self.num_classes:
             hint = (
-                ""
-                if self.ignore_index is not None
-                else f"; pass ignore_index={int(high)} if it marks ignored voxels"
+                "" if self.ignore_index is not None else f"; pass ignore_index={int(high)} if it marks ignored voxels"
             )
-            raise ValueError(
-                f"labels must lie in 0..{self.num_classes - 1}, got {int(low)}..{int(high)}{hint}"
-            )
+            raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {int(low)}..{int(high)}{hint}")

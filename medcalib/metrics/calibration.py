@@ -91,16 +91,12 @@ class CalibrationCounts:
                 "truth_lo": tables.truth_lo[region],
             }
         )
-        return cls(
-            tables.n[region], tables.correct[region], tables.conf_hi[region], tables.conf_lo[region], **known
-        )
+        return cls(tables.n[region], tables.correct[region], tables.conf_hi[region], tables.conf_lo[region], **known)
 
     def __add__(self, other: CalibrationCounts) -> CalibrationCounts:
         """Counts of both sets of voxels. A posterior is kept only if both have one (or one is empty)."""
         if self.n.shape != other.n.shape:
-            raise ValueError(
-                f"counts of different classes cannot be added: {self.n.shape} and {other.n.shape}"
-            )
+            raise ValueError(f"counts of different classes cannot be added: {self.n.shape} and {other.n.shape}")
         if not int(self.n.sum()):
             return other
         if not int(other.n.sum()):
@@ -202,6 +198,4 @@ def _tables(
     if posterior is not None:
         known = flat_voxels(posterior, labels, ignore_index, mask)[0]
     region: Sequence[Tensor] = [counted]
-    return score_voxels(
-        flat, flat_labels, torch.stack(list(region)), posterior=known, from_logits=from_logits
-    )
+    return score_voxels(flat, flat_labels, torch.stack(list(region)), posterior=known, from_logits=from_logits)

@@ -146,9 +146,7 @@ def score_case(
     composites = dict(composites or {})
     channels = (*class_names, *composites)
     if probs.shape[0] != len(class_names):
-        raise ValueError(
-            f"{len(class_names)} classes are named, the probabilities have {probs.shape[0]} channels"
-        )
+        raise ValueError(f"{len(class_names)} classes are named, the probabilities have {probs.shape[0]} channels")
     check_probs(probs[None])
     predicted = probs.argmax(0)
     flat, flat_labels, counted = flat_voxels(probs[None], labels[None], ignore_index, None)
@@ -194,9 +192,7 @@ def _labelled(
 def _region_of(tables: ScoreTables, region: int, labelled: Sequence[bool]) -> RegionScores:
     counts = CalibrationCounts.of_region(tables, region)
     voxels = counts.voxels()
-    sums = ScoreSums(
-        voxels, tables.sums[region], int(tables.zero_probability[region]), tables.truth_hi is not None
-    )
+    sums = ScoreSums(voxels, tables.sums[region], int(tables.zero_probability[region]), tables.truth_hi is not None)
     if all(labelled):
         return RegionScores(counts, sums)
     keep = torch.tensor([False, *labelled])[:, None]
@@ -212,7 +208,7 @@ def _distances(
     labelled: Sequence[bool],
     spacing_mm: tuple[float, float, float],
 ) -> tuple[float, ...]:
-    """HD95 of every foreground channel; NaN for the background, whose surface is no structure's, and unlabelled ones."""
+    """HD95 of every foreground channel; NaN for the background, which is no structure, and for unlabelled ones."""
     found = [float("nan")]
     for classes, known in list(zip(members, labelled, strict=True))[1:]:
         if not known:
@@ -234,9 +230,7 @@ def _region_arrays(name: str, region: RegionScores) -> dict[str, np.ndarray]:
 
 def _region_from(name: str, arrays: Mapping[str, np.ndarray]) -> RegionScores:
     prefix = f"{name}/"
-    tables = {
-        key.removeprefix(prefix): torch.from_numpy(a) for key, a in arrays.items() if key.startswith(prefix)
-    }
+    tables = {key.removeprefix(prefix): torch.from_numpy(a) for key, a in arrays.items() if key.startswith(prefix)}
     limbs, scalars = tables.pop("sums"), tables.pop("scalars").tolist()
     sums = ScoreSums(scalars[0], limbs, scalars[1], bool(scalars[2]))
     return RegionScores(CalibrationCounts(**tables), sums)

@@ -15,9 +15,7 @@ def check_probs(probs: Tensor) -> None:
         raise ValueError("probabilities hold NaN or infinite values")
     if low < 0 or high > 1:
         hint = (
-            "; they look like logits: apply softmax, or say that they are logits"
-            if high > 1.01 or low < -0.01
-            else ""
+            "; they look like logits: apply softmax, or say that they are logits" if high > 1.01 or low < -0.01 else ""
         )
         raise ValueError(f"probabilities must lie in [0, 1], got {low:.6g}..{high:.6g}{hint}")
     for image in probs:

@@ -22,9 +22,7 @@ class Interval(NamedTuple):
     high: float | None
 
 
-def over_patients(
-    statistic: Callable[[NDArray[np.intp]], Array], patients: int, *, seed: int = 0
-) -> Interval:
+def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int, *, seed: int = 0) -> Interval:
     """95 % BCa interval of `statistic(indices of patients (..., P)) -> (...)` over resampled patients.
 
     Reference: B. Efron, Better Bootstrap Confidence Intervals, JASA 1987. Where BCa is undefined (all patients

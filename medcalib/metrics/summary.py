@@ -87,10 +87,7 @@ def region_numbers(scores: RegionScores, channels: Sequence[str], bins: int, edg
 
 def _case_numbers(case: CaseScores, bins: int, edges: Edges) -> Numbers:
     labelled = case.labelled or (True,) * len(case.channels)
-    dice = [
-        value if known else math.nan
-        for value, known in zip(case.overlap.dice().tolist(), labelled, strict=True)
-    ]
+    dice = [value if known else math.nan for value, known in zip(case.overlap.dice().tolist(), labelled, strict=True)]
     distances = case.hd95_mm or (math.nan,) * len(case.channels)
     foreground = dict(zip(case.channels, dice, strict=True))
     numbers: Numbers = _null(
@@ -133,7 +130,7 @@ def _means(cases: Sequence[CaseScores], per_case: Numbers, regions: Sequence[str
 
     result: Numbers = {}
     for region in regions:
-        keys = per_case[cases[0].case_id]["regions"][region]
+        keys = dict.fromkeys(key for case in cases for key in per_case[case.case_id]["regions"][region])
         result[region] = {
             key: mean_of(lambda c, r=region, k=key: c["regions"][r].get(k))  # type: ignore[misc]
             for key in keys
@@ -145,9 +142,9 @@ def _means(cases: Sequence[CaseScores], per_case: Numbers, regions: Sequence[str
         }
     for key in ("dice", "hd95_mm"):
         result[key] = {name: mean_of(lambda c, k=key, n=name: c[k][n]) for name in cases[0].channels[1:]}  # type: ignore[misc]
-    result["dice"]["foreground"] = mean_of(
-        lambda c: _average(list(c["dice"].values())[: cases[0].num_classes - 1])
-    )
+    # a class of that name keeps its own value
+    average = mean_of(lambda c: _average(list(c["dice"].values())[: cases[0].num_classes - 1]))
+    result["dice"].setdefault("foreground", average)
     return result
 
 

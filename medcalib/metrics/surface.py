@@ -23,9 +23,7 @@ def hd95_mm(predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_
         return float("nan")
     box = find_objects(both.astype(np.uint8))[0]
     box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
-    masks = [
-        torch.from_numpy(np.ascontiguousarray(m[box]))[None, None].float() for m in (predicted, reference)
-    ]
+    masks = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None].float() for m in (predicted, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         distance = compute_hausdorff_distance(

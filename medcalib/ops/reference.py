@@ -47,9 +47,7 @@ def window_sum(padded: Tensor, weights: Tensor) -> Tensor:
     batch, channels = padded.shape[:2]
     convolve = conv3d if weights.ndim == 3 else conv2d
     flat = padded.flatten(0, 1).unsqueeze(1)
-    return convolve(flat, weights.to(padded.dtype)[None, None]).reshape(
-        batch, channels, *_shrunk(padded, weights)
-    )
+    return convolve(flat, weights.to(padded.dtype)[None, None]).reshape(batch, channels, *_shrunk(padded, weights))
 
 
 def svls_kernel(size: tuple[int, ...], sigma: float) -> Tensor:

@@ -218,9 +218,7 @@ class _Accumulator:
     def tables(self) -> ScoreTables:
         atoms = np.arange(2**self.regions)
         member = ((atoms[None] >> np.arange(self.regions)[:, None]) & 1).astype(np.int64)
-        summed = {
-            name: torch.from_numpy(np.tensordot(member, table, axes=1)) for name, table in self.arrays.items()
-        }
+        summed = {name: torch.from_numpy(np.tensordot(member, table, axes=1)) for name, table in self.arrays.items()}
         return ScoreTables(**summed)
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 INDEX = "maps.json"
 
+
 @dataclass(frozen=True)
 class Viewer:
     """The slices of one case, or the names of the maps that are missing."""
@@ -61,18 +62,22 @@ def build_report(
         raise ConfigError(f"{len(scores)} scores folders need as many maps folders, got {len(maps)}")
     methods = read_methods(scores, maps)
     comparable = differences(methods) == []
-    page = _environment().from_string(_template_text()).render(
-        title=title,
-        methods=methods,
-        headlines=[headline(method) for method in methods],
-        comparison=comparison(methods),
-        groups=[(name, list(rows)) for name, rows in tables(methods, comparable)],
-        overview=_overview(methods),
-        diagrams=[(method, list(_diagrams(method))) for method in methods],
-        regions={k: v for m in methods for k, v in m.scores["settings"]["regions"].items()},
-        ordered=ordered_regions(methods),
-        version=__version__,
-        **_images(methods, underlays or {}),
+    page = (
+        _environment()
+        .from_string(_template_text())
+        .render(
+            title=title,
+            methods=methods,
+            headlines=[headline(method) for method in methods],
+            comparison=comparison(methods),
+            groups=[(name, list(rows)) for name, rows in tables(methods, comparable)],
+            overview=_overview(methods),
+            diagrams=[(method, list(_diagrams(method))) for method in methods],
+            regions={k: v for m in methods for k, v in m.scores["settings"]["regions"].items()},
+            ordered=ordered_regions(methods),
+            version=__version__,
+            **_images(methods, underlays or {}),
+        )
     )
     write_text(out, page.strip() + "\n")
     return out
@@ -109,9 +114,7 @@ def _diagrams(method: Method) -> Iterator[tuple[str, str, str]]:
             yield kind, name, _uri(partial(draw, bins=settings["bins"], edges=settings["edges"]))
 
 
-def _viewers(
-    method: Method, folder: Path, underlays: Mapping[str, Path], lowest: float
-) -> Iterator[Viewer]:
+def _viewers(method: Method, folder: Path, underlays: Mapping[str, Path], lowest: float) -> Iterator[Viewer]:
     """Rank, case id, and slices (or names of missing maps) of the worst, the median and the best case."""
     ece = {name: plots.case_ece(method.scores, name) for name in method.scores["cases"]}
     order = sorted((value, name) for name, value in ece.items() if value is not None)

@@ -1,7 +1,7 @@
 """Figures of calibration, drawn into given axes: `plot_x(..., ax=None) -> Axes`. No pyplot, no global state.
 
-    ax = plot_reliability(counts, region="foreground")
-    ax.figure.savefig("reliability.pdf", bbox_inches="tight")
+ax = plot_reliability(counts, region="foreground")
+ax.figure.savefig("reliability.pdf", bbox_inches="tight")
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from medcalib.data.layouts import LAYOUTS
 from medcalib.losses import RECIPES
 
 
-def test_a_bare_name_is_a_shipped_config_and_a_path_stays_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bare_name_is_a_shipped_config_and_a_path_stays_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolve("acdc").name == "acdc.yaml"
     assert resolve("acdc").is_file()

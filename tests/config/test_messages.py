@@ -74,7 +74,10 @@ TOP = "known: name, data, split, preprocess, augment, model, loss, train, predic
             "model: {name: unet, channels: [8, 16], strides: [2, 2]}",
             "6:40: model.strides: strides needs one entry fewer than channels (1), got 2",
         ),
-        ("score: {edges: rihgt}", "6:9: score.edges: expected one of right, left, got text 'rihgt'; did you mean 'right'?"),
+        (
+            "score: {edges: rihgt}",
+            "6:9: score.edges: expected one of right, left, got text 'rihgt'; did you mean 'right'?",
+        ),
         ("score: {regions: []}", "6:9: score.regions: expected each region once, and at least one, got []"),
         ("predict: {overlap: 1}", "6:11: predict.overlap: must be less than 1, got 1"),
         ("predict: 3", "6:1: predict: expected a mapping of keys to values, got 3"),
@@ -94,7 +97,7 @@ TOP = "known: name, data, split, preprocess, augment, model, loss, train, predic
             "6:40: preprocess.intensity.low: low must be below high, got 5.0 and 1.0",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line_at_its_place(tmp_path: Path, line: str, expected: str) -> None:
     assert complaint(tmp_path, GOOD + line + "\n") == [f"bad.yaml:{expected}"]
 
@@ -262,17 +265,24 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, came
         ("train.epochs=abc", "--set train.epochs: train.epochs: expected a whole number, got text 'abc'"),
         ("train.epochs=5=6", "--set train.epochs: train.epochs: expected a whole number, got text '5=6'"),
         ("train.lr=", "--set train.lr: train.lr: expected a number, got null"),
-        ("train.lr=!!int 3", "--set train.lr:1:1: the tag tag:yaml.org,2002:int is not allowed; a config holds plain data"),
+        (
+            "train.lr=!!int 3",
+            "--set train.lr:1:1: the tag tag:yaml.org,2002:int is not allowed; a config holds plain data",
+        ),
         ("train.epochs=[1", "--set train.epochs:1:3: not valid YAML: expected ',' or ']', but got '<stream end>'"),
         ("train.patch_size.0=3", "--set train.patch_size.0: train.patch_size holds no keys"),
         ("train=3", "--set train: train: expected a mapping of keys to values, got 3"),
-        ("loss.margin=5", '--set loss.margin: loss: expected a name, or a mapping with the key `name`, got {"margin": 5}'),
+        (
+            "loss.margin=5",
+            '--set loss.margin: loss: expected a name, or a mapping with the key `name`, got {"margin": 5}',
+        ),
         (
             "name.x=3",
-            '--set name.x: name: expected text; put it in quotes if it looks like a number, got {"name": "trial", "x": 3}',
+            "--set name.x: name: expected text; put it in quotes if it looks like a number, got "
+            '{"name": "trial", "x": 3}',
         ),
     ],
-)  # fmt: skip
+)
 def test_an_override_is_judged_like_the_file(tmp_path: Path, override: str, expected: str) -> None:
     assert complaint(tmp_path, GOOD, overrides=[override]) == [expected]
 

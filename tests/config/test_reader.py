@@ -94,7 +94,7 @@ def test_every_key_and_entry_has_its_place() -> None:
         ("- " * 20_000, "bad.yaml:1:101: nested deeper than 50 levels"),
         ("a: " + "x" * MAX_BYTES, "bad.yaml: 1,048,579 bytes; a config has at most 1,048,576"),
     ],
-)  # fmt: skip
+)
 def test_what_no_config_needs_is_refused_at_its_place(content: str | bytes, message: str, tmp_path: Path) -> None:
     assert refusal(content, tmp_path) == message
 
@@ -103,9 +103,7 @@ def test_what_no_config_needs_is_refused_at_its_place(content: str | bytes, mess
     "tagged",
     ["!!python/object/apply:os.system ['touch canary']", "!!python/name:os.system ''", "!!int 3", "!custom {a: 1}"],
 )
-def test_a_tag_is_refused_and_nothing_is_executed(
-    tagged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tag_is_refused_and_nothing_is_executed(tagged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     message = refusal(f"a: {tagged}\n", tmp_path)
     assert message.startswith("bad.yaml:1:4: the tag ")

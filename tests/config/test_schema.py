@@ -58,7 +58,9 @@ def test_a_shipped_config_loads_and_is_written_and_read_back_equal(
 
 
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12).filter(str.strip)
-odd = st.sampled_from(["?x", ":0", "no", "1e3", "~", "0x1", "a: b", "# x", "- x", "{", "*a", "&a", "!t", "'", '"', "a\u2028b"])
+odd = st.sampled_from(
+    ["?x", ":0", "no", "1e3", "~", "0x1", "a: b", "# x", "- x", "{", "*a", "&a", "!t", "'", '"', "a\u2028b"]
+)
 
 
 @given(st.lists(names | odd, min_size=1, max_size=4, unique=True), st.floats(1e-12, 10))
@@ -122,7 +124,9 @@ def test_every_loss_is_chosen_by_its_name(tmp_path: Path, name: str) -> None:
 
 
 def test_a_loss_is_put_together_by_hand(tmp_path: Path) -> None:
-    config = minimal(tmp_path, "loss: {name: custom, terms: [{term: cross_entropy}, {term: {name: margin, margin: 5}, weight: 0.1}]}")
+    config = minimal(
+        tmp_path, "loss: {name: custom, terms: [{term: cross_entropy}, {term: {name: margin, margin: 5}, weight: 0.1}]}"
+    )
     recipe = minimal(tmp_path, "loss: {name: mbls, margin: 5, weight: 0.1}")
     logits, labels = torch.randn(1, 3, 4, 4, 4) * 9, torch.randint(0, 3, (1, 4, 4, 4))
     values = [c.build_objective()(logits, labels) for c in (config, recipe)]

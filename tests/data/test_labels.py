@@ -122,7 +122,9 @@ def test_a_real_brats_label_reads_under_its_own_convention_only(real: Path) -> N
         ("brats2017-2021", {"NET": (3,)}, "NET has code 3, which convention 'brats2017-2021' does not have"),
     ],
 )
-def test_what_contradicts_a_convention_is_said(convention: str, labels: dict[str, tuple[int, ...]], expected: str) -> None:
+def test_what_contradicts_a_convention_is_said(
+    convention: str, labels: dict[str, tuple[int, ...]], expected: str
+) -> None:
     assert convention_errors(convention, {"background": (0,)} | labels) == [(next(iter(labels)), expected)]
 
 

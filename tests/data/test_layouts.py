@@ -20,7 +20,13 @@ from medcalib.data.load import load_case
 from medcalib.data.phantom import write_dataset
 from medcalib.errors import Problem
 
-SHAPES = {"acdc": (32, 32, 6), "brats": (32, 36, 28), "flare": (40, 36, 14), "msd": (24, 30, 22), "nnunet": (24, 30, 22)}
+SHAPES = {
+    "acdc": (32, 32, 6),
+    "brats": (32, 36, 28),
+    "flare": (40, 36, 14),
+    "msd": (24, 30, 22),
+    "nnunet": (24, 30, 22),
+}
 CLASSES = {
     "acdc": LabelMap.consecutive(["background", "RV", "MYO", "LV"]),
     "brats": LabelMap(("background", "NCR", "ED", "ET"), ((0,), (1,), (2,), (4,))),
@@ -243,7 +249,7 @@ def test_flare_pairs_by_stem_and_names_the_unpaired(phantom: Callable[[str], Pat
     root = phantom("flare")
     (root / "images/FLARE22_Tr_0001_0000.nii.gz").unlink()
     (root / "labels/FLARE22_Tr_0003.nii.gz").unlink()
-    cases, problems = scan(flare, root)
+    _, problems = scan(flare, root)
     assert said(problems) == [("FLARE22_Tr_0001", "unpaired"), ("FLARE22_Tr_0003", "unpaired")]
     assert problems[0].message.startswith("label without an image")
     assert problems[1].message.startswith("image without a label")
@@ -309,8 +315,12 @@ def test_msd_reports_listed_files_that_are_absent(phantom: Callable[[str], Path]
     assert said(problems) == [("hippocampus_001", "unpaired"), ("hippocampus_002", "unpaired")]
 
 
-@pytest.mark.parametrize("path", ["../../evil.nii.gz", "/etc/evil.nii.gz", "imagesTr/../../evil.nii.gz", "imagesTr/x.txt", 5, None])
-def test_msd_refuses_paths_that_leave_the_folder_or_name_no_volume(phantom: Callable[[str], Path], path: object) -> None:
+@pytest.mark.parametrize(
+    "path", ["../../evil.nii.gz", "/etc/evil.nii.gz", "imagesTr/../../evil.nii.gz", "imagesTr/x.txt", 5, None]
+)
+def test_msd_refuses_paths_that_leave_the_folder_or_name_no_volume(
+    phantom: Callable[[str], Path], path: object
+) -> None:
     root = phantom("msd")
     (root.parent / "evil.nii.gz").write_bytes(b"x")
     entries = json.loads((root / "dataset.json").read_text())["training"]

@@ -102,9 +102,7 @@ def test_every_truncation_is_refused(tmp_path: Path, name: str) -> None:
         (gzip.compress(b""), "not_nifti", "no NIfTI header"),
     ],
 )
-def test_a_disguised_file_is_named_for_what_it_is(
-    tmp_path: Path, content: bytes, reason: str, words: str
-) -> None:
+def test_a_disguised_file_is_named_for_what_it_is(tmp_path: Path, content: bytes, reason: str, words: str) -> None:
     path = tmp_path / "x.nii.gz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:

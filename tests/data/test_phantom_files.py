@@ -36,9 +36,7 @@ def write_small(layout: str, cases: int, out: Path, seed: int = 3) -> Path:
 
 def digests(root: Path) -> dict[str, str]:
     files = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -98,9 +96,7 @@ def info_of(folder: Path) -> dict[str, str]:
 
 def test_acdc_files_and_frames(tmp_path):
     root = write_small("acdc", 5, tmp_path)
-    training, testing = (
-        [p.name for p in sorted((root / part).iterdir())] for part in ("training", "testing")
-    )
+    training, testing = ([p.name for p in sorted((root / part).iterdir())] for part in ("training", "testing"))
     assert training == [f"patient00{i}" for i in (1, 2, 3, 4)]
     assert testing == ["patient005"]
     starts = []

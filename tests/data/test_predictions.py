@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import smooth_case
+from helpers import smooth_case
 from numpy.testing import assert_allclose, assert_array_equal
 
 from medcalib.data.case import Case

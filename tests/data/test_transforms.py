@@ -121,7 +121,7 @@ def test_preprocessing_leaves_the_loaded_case_as_it_is(normalize: Any) -> None:
 
 def test_nonzero_normalization_leaves_the_outside_at_zero() -> None:
     image = np.zeros((2, *SHAPE), np.float32)
-    image[:, 1:3, 1:4, 1:5] = RNG.random((2, 2, 3, 4)) + [[[[5]]], [[[50]]]]
+    image[:, 1:3, 1:4, 1:5] = RNG.random((2, 2, 3, 4)) + np.reshape([5, 50], (2, 1, 1, 1))
     found = zscore(nonzero=True)(torch.from_numpy(image.copy()))
     assert not np.asarray(found)[image == 0].any()
     for channel in (0, 1):
@@ -132,8 +132,13 @@ def test_nonzero_normalization_leaves_the_outside_at_zero() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("window", {"low": 5, "high": 5}), ("percentile", {"low": -1}), ("percentile", {"high": 101}), ("percentile", {"low": 60, "high": 40})],
-)  # fmt: skip
+    [
+        ("window", {"low": 5, "high": 5}),
+        ("percentile", {"low": -1}),
+        ("percentile", {"high": 101}),
+        ("percentile", {"low": 60, "high": 40}),
+    ],
+)
 def test_empty_ranges_are_refused(name: str, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="low"):
         INTENSITIES[name](**options)

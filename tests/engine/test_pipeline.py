@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from tiny import TINY
 
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
@@ -45,7 +45,9 @@ def predictions(run: Path, tmp_path: Path) -> Path:
 
 def test_predictions_lie_on_the_image_grid(run: Path, phantom: Path) -> None:
     files = sorted((run / "predictions").glob("*.nii.gz"))
-    assert [f.name for f in files] == [f"{case}.nii.gz" for case in json.loads((run / "split.json").read_text())["test"]]
+    assert [f.name for f in files] == [
+        f"{case}.nii.gz" for case in json.loads((run / "split.json").read_text())["test"]
+    ]
     for file in files:
         name = file.name.removesuffix(".nii.gz")
         image = nib.load(phantom / "testing" / name.split("_")[0] / f"{name}.nii.gz")
@@ -92,9 +94,7 @@ def test_workers_change_nothing(run: Path, phantom: Path, config: RunConfig, tmp
         assert (tmp_path / "one" / f"{name}.npz").read_bytes() == (tmp_path / "two" / f"{name}.npz").read_bytes()
 
 
-def test_a_flat_label_folder_gives_the_same_scores(
-    run: Path, phantom: Path, config: RunConfig, tmp_path: Path
-) -> None:
+def test_a_flat_label_folder_gives_the_same_scores(run: Path, phantom: Path, config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     for file in (phantom / "testing").rglob("*_gt.nii.gz"):
         shutil.copy(file, tmp_path / "labels" / file.name.replace("_gt", ""))
@@ -153,9 +153,7 @@ def test_predictions_of_another_run_are_not_mixed(run: Path, predictions: Path) 
         predict(run, predictions, split="val")
 
 
-def test_a_case_that_cannot_be_read_is_recorded_by_predict(
-    run: Path, phantom: Path, tmp_path: Path
-) -> None:
+def test_a_case_that_cannot_be_read_is_recorded_by_predict(run: Path, phantom: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(phantom, tmp_path / "data"))
     image = sorted((data / "testing").rglob("*_frame01.nii.gz"))[0]
     image.write_bytes(image.read_bytes()[:-20])

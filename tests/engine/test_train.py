@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import changed
+from tiny import changed
 
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
@@ -155,7 +155,9 @@ def test_what_cannot_work_is_refused_before_any_step(tiny: RunConfig, tmp_path: 
 def test_schedules_and_optimizers(tiny: RunConfig, optimizer: str, schedule: str) -> None:
     from medcalib.engine.optimization import build_optimizer, build_schedule
 
-    config = changed(tiny, optimizer=optimizer, schedule=schedule, epochs=10, warmup_epochs=2, step_epochs=4, lr=1.0).train
+    config = changed(
+        tiny, optimizer=optimizer, schedule=schedule, epochs=10, warmup_epochs=2, step_epochs=4, lr=1.0
+    ).train
     chosen = build_optimizer(config, [torch.nn.Parameter(torch.zeros(1))])
     steps = build_schedule(config, chosen)
     rates = []
@@ -165,4 +167,6 @@ def test_schedules_and_optimizers(tiny: RunConfig, optimizer: str, schedule: str
         steps.step()
     assert rates[0] == pytest.approx(1 / 3)
     assert rates[2] == pytest.approx(1.0)
-    assert rates[9] == pytest.approx({"cosine": 0.0381, "poly": 0.1539, "step": 0.1, "constant": 1.0}[schedule], abs=1e-3)
+    assert rates[9] == pytest.approx(
+        {"cosine": 0.0381, "poly": 0.1539, "step": 0.1, "constant": 1.0}[schedule], abs=1e-3
+    )

@@ -19,14 +19,10 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 def voxel(*logits: float, label: int) -> tuple[Tensor, Tensor]:
     """logits (1, C, 1, 1) in double and labels (1, 1, 1) of a single voxel."""
-    return torch.tensor(logits, dtype=torch.float64).reshape(1, -1, 1, 1), torch.tensor(label).reshape(
-        1, 1, 1
-    )
+    return torch.tensor(logits, dtype=torch.float64).reshape(1, -1, 1, 1), torch.tensor(label).reshape(1, 1, 1)
 
 
-def random_batch(
-    classes: int = 3, shape: tuple[int, ...] = (2, 3, 4, 3), seed: int = 0
-) -> tuple[Tensor, Tensor]:
+def random_batch(classes: int = 3, shape: tuple[int, ...] = (2, 3, 4, 3), seed: int = 0) -> tuple[Tensor, Tensor]:
     """Double logits (B, C, *S) with a gradient, labels (B, *S)."""
     generator = torch.Generator().manual_seed(seed)
     logits = 4 * torch.randn(shape[0], classes, *shape[1:], generator=generator, dtype=torch.float64)
@@ -41,9 +37,7 @@ def golden_case(file: str) -> tuple[Any, dict[str, Any], Tensor, Tensor]:
     return stored, meta, logits, torch.from_numpy(stored["labels"].astype(np.int64))
 
 
-def check_golden(
-    file: str, name: str, variants: dict[str, dict[str, Any]], *, loose: Sequence[str] = ()
-) -> None:
+def check_golden(file: str, name: str, variants: dict[str, dict[str, Any]], *, loose: Sequence[str] = ()) -> None:
     """Loss and gradient of every stored variant equal the official ones: 1e-9 in double, 2e-6 in float32.
 
     `variants` gives the hyperparameters of each; `loose` names those that the official code computes in float32.

@@ -19,9 +19,7 @@ def test_a_voxel_by_hand() -> None:
 
 @pytest.mark.parametrize("case", ["2d_c4", "2d_c2", "3d_c4", "2d_allbg", "2d_c4_ignore"])
 def test_official_values(case: str) -> None:
-    check_golden(
-        f"focal__{case}.npz", "focal", {"gamma1": {"gamma": 1.0}, "gamma2": {"gamma": 2.0}, "gamma3": {}}
-    )
+    check_golden(f"focal__{case}.npz", "focal", {"gamma1": {"gamma": 1.0}, "gamma2": {"gamma": 2.0}, "gamma3": {}})
 
 
 def test_gamma_zero_is_cross_entropy() -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import smooth_case
+from helpers import smooth_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -59,7 +59,9 @@ def test_cells_refine_every_bin_count_exactly(bins: int, edges: str) -> None:
     dyadic = np.arange(0, 257) / 256
     votes = np.float32(np.arange(0, 11) / 10)
     tiny = np.float32(2.0) ** -np.arange(1, 30, dtype=np.float32)
-    p = np.concatenate([dyadic.astype(np.float32), votes, tiny, 1 - tiny, np.random.default_rng(0).random(5000, np.float32)])
+    p = np.concatenate(
+        [dyadic.astype(np.float32), votes, tiny, 1 - tiny, np.random.default_rng(0).random(5000, np.float32)]
+    )
     p = np.sort(p)
     cells = cell_index(p)
     assert (np.diff(cells) >= 0).all()
@@ -104,9 +106,7 @@ def test_a_label_smoothed_128_cube_equals_the_float64_oracle(edges: str) -> None
     confidence, predicted = probs[0].max(0)
     hit = (predicted == labels[0]).numpy().ravel()
     assert counts.ece(15, edges) == pytest.approx(oracle_ece(confidence.numpy().ravel(), hit, 15, edges), abs=1e-12)
-    expected = [
-        oracle_ece(probs[0, k].numpy().ravel(), (labels[0] == k).numpy().ravel(), 15, edges) for k in range(4)
-    ]
+    expected = [oracle_ece(probs[0, k].numpy().ravel(), (labels[0] == k).numpy().ravel(), 15, edges) for k in range(4)]
     assert counts.classwise_ece(15, edges).tolist() == pytest.approx(expected, abs=1e-12)
 
 
@@ -145,7 +145,9 @@ def test_merging_in_any_order_and_grouping_gives_the_same_bits(order: list[int],
 def test_slabs_and_batches_give_the_same_bits_as_the_whole() -> None:
     probs, labels = background_heavy(96, 0.02)
     whole = CalibrationCounts.from_probs(probs, labels)
-    halves = [CalibrationCounts.from_probs(probs[:, :, part], labels[:, part]) for part in (slice(0, 31), slice(31, 96))]
+    halves = [
+        CalibrationCounts.from_probs(probs[:, :, part], labels[:, part]) for part in (slice(0, 31), slice(31, 96))
+    ]
     assert same(whole, halves[0] + halves[1])
 
 

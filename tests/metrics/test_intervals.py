@@ -1,4 +1,4 @@
-"""Intervals over patients: repeatable, around the value, with the coverage they promise, absent when they say nothing."""
+"""Intervals over patients: repeatable, around the value, with the coverage they promise, or absent."""
 
 from __future__ import annotations
 

@@ -55,12 +55,17 @@ def test_laws(seed: int, voxels: int) -> None:
     assert torch.allclose(counts.iou(), dice / (2 - dice), equal_nan=True)
     part = voxels // 3
     summed = sum(
-        (OverlapCounts.from_confusion(confusion_of(labels[s], predicted[s], 4)) for s in (slice(part), slice(part, None))),
+        (
+            OverlapCounts.from_confusion(confusion_of(labels[s], predicted[s], 4))
+            for s in (slice(part), slice(part, None))
+        ),
         OverlapCounts.zeros(4),
     )
     assert all(torch.equal(getattr(summed, name), getattr(counts, name)) for name in ("tp", "fp", "fn"))
     expected = [
-        2 * ((labels == k) & (predicted == k)).sum() / n if (n := (labels == k).sum() + (predicted == k).sum()) else math.nan
+        2 * ((labels == k) & (predicted == k)).sum() / n
+        if (n := (labels == k).sum() + (predicted == k).sum())
+        else math.nan
         for k in range(4)
     ]
     assert dice.tolist() == pytest.approx(expected, nan_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import smooth_case
+from helpers import smooth_case
 
 from medcalib.metrics import CalibrationCounts, CaseScores, score_case
 from medcalib.metrics.summary import summarize
@@ -49,8 +49,12 @@ def test_pooled_is_over_voxels_and_mean_is_over_cases() -> None:
 
 def test_dice_is_averaged_over_cases_and_over_foreground_classes() -> None:
     found = summary([score(k) for k in range(4)])
-    per_case = np.array([[2 * ((p.argmax(0) == c) & (y == c)).sum() / ((p.argmax(0) == c).sum() + (y == c).sum())
-                          for c in (1, 2, 3)] for p, y in CASES[:4]])  # fmt: skip
+    per_case = np.array(
+        [
+            [2 * ((p.argmax(0) == c) & (y == c)).sum() / ((p.argmax(0) == c).sum() + (y == c).sum()) for c in (1, 2, 3)]
+            for p, y in CASES[:4]
+        ]
+    )
     assert [found["mean"]["dice"][n]["value"] for n in "abc"] == pytest.approx(per_case.mean(0).tolist())
     assert found["mean"]["dice"]["foreground"]["value"] == pytest.approx(per_case.mean())
     assert "background" not in found["mean"]["dice"]
@@ -79,6 +83,13 @@ def test_many_cases_of_one_patient_have_no_interval() -> None:
     assert (mean["low"], mean["high"], mean["n"]) == (None, None, 5)
     assert mean["value"] > 0
     assert (pooled["ece_low"], pooled["ece_high"]) == (None, None)
+
+
+def test_every_case_of_a_patient_counts_in_the_mean() -> None:
+    cases = [score(k, patient=f"p{k // 2}") for k in range(6)]
+    mean = summary(cases)["mean"]["all"]["ece"]
+    assert mean["value"] == pytest.approx(np.mean([c.regions["all"].calibration.ece() for c in cases]), abs=1e-14)
+    assert mean["low"] < mean["value"] < mean["high"]
 
 
 def test_an_absent_class_is_null_and_counted() -> None:
@@ -127,8 +138,12 @@ def test_composites_are_named_apart_from_classes() -> None:
     assert found["mean"]["dice"]["foreground"]["value"] == pytest.approx((dice["a"] + dice["b"] + dice["c"]) / 3)
 
 
-@pytest.mark.parametrize(("names", "composites"), [(("background", "foreground", "b", "c"), {}), (NAMES, {"foreground": (1, 2)})])
-def test_a_class_that_is_called_foreground_keeps_its_own_dice(names: tuple[str, ...], composites: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("names", "composites"), [(("background", "foreground", "b", "c"), {}), (NAMES, {"foreground": (1, 2)})]
+)
+def test_a_class_that_is_called_foreground_keeps_its_own_dice(
+    names: tuple[str, ...], composites: dict[str, Any]
+) -> None:
     case = score(0, class_names=names, composites=composites)
     found = summary([case])
     expected = float(case.overlap.dice()[case.channels.index("foreground")])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import smooth_case
+from helpers import smooth_case
 from torch import Tensor
 
 from medcalib.metrics import ScoreSums, score_case
@@ -71,7 +71,11 @@ def test_addition_is_exact_and_keeps_a_posterior_only_if_all_have_one() -> None:
     parts = [sums_of(probs[:, part], labels[part], probs[:, part]) for part in (slice(0, 7), slice(7, None))]
     for summed in (parts[0] + parts[1], ScoreSums.zeros() + parts[1] + parts[0]):
         assert torch.equal(summed.limbs, whole.limbs)
-        assert (summed.brier(), summed.nll(), summed.posterior_l1()) == (whole.brier(), whole.nll(), whole.posterior_l1())
+        assert (summed.brier(), summed.nll(), summed.posterior_l1()) == (
+            whole.brier(),
+            whole.nll(),
+            whole.posterior_l1(),
+        )
     assert math.isnan((whole + sums_of(probs, labels)).posterior_l1())
 
 

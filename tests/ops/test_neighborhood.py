@@ -98,8 +98,9 @@ def test_a_window_of_ignored_voxels_gives_zero() -> None:
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("ignore", [None, 255])
 @pytest.mark.parametrize(
-    ("shape", "size"), [((5, 7), (3, 3)), ((5, 7), (5, 1)), ((3, 4, 5), (3, 3, 3)), ((3, 4, 5), (1, 3, 5)), ((2, 2, 2), (5, 5, 5))]
-)  # fmt: skip
+    ("shape", "size"),
+    [((5, 7), (3, 3)), ((5, 7), (5, 1)), ((3, 4, 5), (3, 3, 3)), ((3, 4, 5), (1, 3, 5)), ((2, 2, 2), (5, 5, 5))],
+)
 def test_agrees_with_loops_over_the_definition(
     kernel: str, padding: str, ignore: int | None, shape: tuple[int, ...], size: tuple[int, ...]
 ) -> None:
@@ -108,7 +109,13 @@ def test_agrees_with_loops_over_the_definition(
     if ignore is not None:
         labels[rng.random(labels.shape) < 0.3] = ignore
     found = neighborhood_proportions(
-        torch.from_numpy(labels), 4, size, kernel, padding, ignore, sigma=0.8  # type: ignore[arg-type]
+        torch.from_numpy(labels),
+        4,
+        size,
+        kernel,
+        padding,
+        ignore,
+        sigma=0.8,  # type: ignore[arg-type]
     )
     expected = np.stack([by_loops(one, 4, size, kernel, padding, ignore, 0.8) for one in labels])
     assert found.dtype == torch.float32

@@ -42,9 +42,16 @@ def volume(seed: int, sharpness: float) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 def make(
-    folder: Path, name: str, sharpness: float, *, cases: int = 4,
-    known: bool = True, class_names: tuple[str, ...] = NAMES, prefix: str = "case",
-    maps: bool = False, regions: tuple[str, ...] = ("foreground",),
+    folder: Path,
+    name: str,
+    sharpness: float,
+    *,
+    cases: int = 4,
+    known: bool = True,
+    class_names: tuple[str, ...] = NAMES,
+    prefix: str = "case",
+    maps: bool = False,
+    regions: tuple[str, ...] = ("foreground",),
 ) -> Path:
     scored = []
     for k in range(cases):

@@ -16,6 +16,7 @@ from medcalib.report import plots
 
 def counts_of(top: list[float], labels: list[int], posterior: list[float] | None = None) -> CalibrationCounts:
     """Two classes; `top` is the probability of class 1."""
+
     def pair(values: list[float]) -> torch.Tensor:
         p = torch.tensor(values, dtype=torch.float64)
         return torch.stack([1 - p, p])[None]
@@ -97,7 +98,10 @@ def entry(name: str, ece: float, dice: float | None) -> dict:
     pooled = {"all": {"ece": 0.5}, "foreground": {"ece": ece, "ece_low": None, "ece_high": None}}
     settings = {"classes": ["background", "x", "y"]}
     return {
-        "method": {"name": name}, "pooled": pooled, "mean": {"dice": {"foreground": value}}, "cases": cases,
+        "method": {"name": name},
+        "pooled": pooled,
+        "mean": {"dice": {"foreground": value}},
+        "cases": cases,
         "settings": settings,
     }
 

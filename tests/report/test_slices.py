@@ -47,9 +47,7 @@ def stored_as(volume: np.ndarray, codes: str) -> tuple[np.ndarray, np.ndarray]:
     """A RAS volume with 1 x 1 x 5 mm voxels, stored along other axes; its affine."""
     import nibabel as nib
 
-    ornt = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes)
-    )
+    ornt = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
     moved = nib.orientations.apply_orientation(volume, ornt)
     return moved, RAS @ nib.orientations.inv_ornt_aff(ornt, volume.shape)
 

@@ -55,7 +55,9 @@ def _check_patterns(patterns: Sequence[str], patient: str) -> None:
     for pattern in patterns:
         path = PurePosixPath(pattern)
         if path.name.count("{case}") != 1 or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"images and label need {{case}} once, in the file name, below the folder; got {pattern!r}")
+            raise ValueError(
+                f"images and label need {{case}} once, in the file name, below the folder; got {pattern!r}"
+            )
     try:
         groups = re.compile(patient).groups
     except re.error as error:

@@ -74,12 +74,8 @@ def _solid(code: int, points: Float, rng: np.random.Generator) -> Float:
     shift = rng.normal(0.0, 1.5, size=3)
     size = rng.uniform(0.93, 1.07)
     if code == 1:
-        right = ellipsoid(
-            points, np.add(shift, (58.0, 18.0, 18.0)), size * jitter(rng, [62.0, 66.0, 50.0], 0.06)
-        )
-        left = ellipsoid(
-            points, np.add(shift, (4.0, 52.0, 30.0)), size * jitter(rng, [52.0, 27.0, 27.0], 0.06)
-        )
+        right = ellipsoid(points, np.add(shift, (58.0, 18.0, 18.0)), size * jitter(rng, [62.0, 66.0, 50.0], 0.06))
+        left = ellipsoid(points, np.add(shift, (4.0, 52.0, 30.0)), size * jitter(rng, [52.0, 27.0, 27.0], 0.06))
         return np.maximum(right, left)
     if code in ELLIPSOIDS:
         center, axes = ELLIPSOIDS[code]

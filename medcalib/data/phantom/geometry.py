@@ -56,9 +56,7 @@ class Grid:
         """
         return gaussian_field(rng.spawn(1)[0], self.shape, self.spacing_mm, length_mm)
 
-    def deformed(
-        self, rng: np.random.Generator, amplitudes_mm: Sequence[float], lengths_mm: Sequence[float]
-    ) -> Float:
+    def deformed(self, rng: np.random.Generator, amplitudes_mm: Sequence[float], lengths_mm: Sequence[float]) -> Float:
         """Voxel centers moved by a sum of smooth random displacements, (3, *S).
 
         A displacement of amplitude `a` and kernel width `l` has gradients of about `a / (sqrt(2) l)`; while
@@ -158,9 +156,7 @@ def carve(solids: Float) -> Float:
     return distances
 
 
-def log_normal_width(
-    grid: Grid, rng: np.random.Generator, median_mm: float, spread: float, length_mm: float
-) -> Float:
+def log_normal_width(grid: Grid, rng: np.random.Generator, median_mm: float, spread: float, length_mm: float) -> Float:
     """Boundary width `w(v) = median exp(spread f(v))` in mm, clipped to [0.3, 7] mm, (*S)."""
     return np.clip(median_mm * np.exp(spread * grid.field(rng, length_mm)), 0.3, 7.0)
 

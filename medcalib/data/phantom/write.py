@@ -67,9 +67,7 @@ def _checked(layout: str, cases: int, seed: int, anatomy: str | None) -> str:
         raise ValueError(f"cases must be at least 1 and seed at least 0, got cases={cases} and seed={seed}")
     default = DEFAULT_ANATOMY[layout]
     if anatomy not in (None, default) and layout in FIXED_ANATOMY:
-        raise ValueError(
-            f"layout {layout} goes with anatomy {default}, got {anatomy!r}; msd and nnunet take any"
-        )
+        raise ValueError(f"layout {layout} goes with anatomy {default}, got {anatomy!r}; msd and nnunet take any")
     lookup(anatomy or default)
     return anatomy or default
 
