@@ -129,13 +129,33 @@ def predict(
     split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
     data: Data = None,
     device: str = "auto",
+    calibrator: Annotated[Path | None, typer.Option(help="A file that `calibrate` wrote for this run.")] = None,
 ) -> int:
     """Write probabilities of the cases of one split of the run, on the images' own grids."""
     from medcalib.engine.predict import predict as run_prediction
 
-    index = run_prediction(run, out, split=split, data=data, device=device)
+    index = run_prediction(run, out, split=split, data=data, device=device, calibrator=calibrator)
     typer.echo(f"predicted {len(index['cases']) - len(index['refused'])} of {len(index['cases'])} cases: {out}")
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
+
+
+@command
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write, such as temperature.safetensors.")],
+    method: Annotated[Literal["temperature"], typer.Option()] = "temperature",
+    data: Data = None,
+    device: str = "auto",
+) -> int:
+    """Fit a calibrator on the validation cases of a run; apply it with `predict --calibrator`."""
+    from medcalib.engine.calibrate import calibrate as fit
+    from medcalib.report.text import facts_text
+
+    fitted = fit(run, out, method=method, data=data, device=device)
+    parameters = {name.removesuffix("_"): value.tolist() for name, value in fitted.state_dict().items()}
+    typer.echo(facts_text({**parameters, "before": fitted.facts["before"], "after": fitted.facts["after"]}))
+    typer.echo(f"wrote {out}")
+    return Exit.OK
 
 
 @command
