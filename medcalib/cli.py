@@ -49,7 +49,9 @@ def command(function: Command) -> Command:
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             code = Exit.INTERRUPTED
-        except FileExistsError as error:
+        except OSError as error:  # an unwritable folder, a full disk, a folder that is already there
+            if isinstance(error, BrokenPipeError):
+                raise
             typer.echo(f"error: {error}", err=True)
             code = Exit.USAGE
         if code:
@@ -60,11 +62,11 @@ def command(function: Command) -> Command:
 
 
 @command
-def demo(out: Out = Path("demo"), seed: int = 0) -> int:
+def demo(out: Out = Path("demo")) -> int:
     """The whole story on a generated phantom, on the CPU, in minutes; ends with OUT/report.html."""
     from medcalib.demo import run_demo
 
-    typer.echo(f"report: {run_demo(out, seed=seed)}")
+    typer.echo(f"report: {run_demo(out)}")
     return Exit.OK
 
 
@@ -130,12 +132,14 @@ def predict(
     data: Data = None,
     device: str = "auto",
     calibrator: Annotated[Path | None, typer.Option(help="A file that `calibrate` wrote for this run.")] = None,
+    as_json: AsJson = False,
 ) -> int:
     """Write probabilities of the cases of one split of the run, on the images' own grids."""
     from medcalib.engine.predict import predict as run_prediction
 
     index = run_prediction(run, out, split=split, data=data, device=device, calibrator=calibrator)
-    typer.echo(f"predicted {len(index['cases']) - len(index['refused'])} of {len(index['cases'])} cases: {out}")
+    done = len(index["cases"]) - len(index["refused"])
+    _echo_index(index, f"predicted {done} of {len(index['cases'])} cases: {out}", as_json)
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
 
 
@@ -172,7 +176,7 @@ def score(
     from medcalib.engine.evaluate import evaluate
     from medcalib.report.text import score_text
 
-    loaded = _load(config, set_, None) if config else None
+    loaded = _optional(config, set_, None)
     scores = evaluate(predictions, labels, out, config=loaded, workers=workers)
     if as_json:
         _echo_json(scores)
@@ -187,16 +191,16 @@ def maps(
     labels: Labels,
     out: Out,
     config: OptionalConfig = None,
+    set_: Set = None,
     window_mm: Annotated[float, typer.Option(help="Edge of the window of the local gap, in mm.")] = 9.0,
+    as_json: AsJson = False,
 ) -> int:
     """Write confidence, error and local calibration-gap maps as NIfTI on the images' grids."""
     from medcalib.report.maps import write_maps
 
-    loaded = _load(config, None, None).data if config else None
-    index = write_maps(predictions, labels, out, data=loaded, window_mm=window_mm)
-    typer.echo(f"maps of {len(index['cases'])} cases: {out}")
-    for refused in index["refused"]:
-        typer.echo(f"refused {refused['case']}: {refused['message']} [{refused['reason']}]", err=True)
+    loaded = _optional(config, set_, None)
+    index = write_maps(predictions, labels, out, data=loaded.data if loaded else None, window_mm=window_mm)
+    _echo_index(index, f"maps of {len(index['cases'])} cases: {out}", as_json)
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
 
 
@@ -207,12 +211,14 @@ def report(
     maps: Annotated[list[Path] | None, typer.Option(help="Folders that `maps` wrote, one per SCORES.")] = None,
     config: Annotated[str | None, typer.Option(help="With --data: shows the images below the maps.")] = None,
     data: Data = None,
+    set_: Set = None,
 ) -> int:
     """One self-contained HTML page; needs neither GPU nor images."""
     from medcalib.report import build_report
     from medcalib.report.underlays import underlays
 
-    images = underlays(_load(config, None, data)) if config else {}
+    loaded = _optional(config, set_, data)
+    images = underlays(loaded) if loaded else {}
     typer.echo(f"report: {build_report(scores, out, maps=maps or (), underlays=images)}")
     return Exit.OK
 
@@ -303,6 +309,23 @@ def _load(config: str, overrides: list[str] | None, data: str | None, loss: str 
     from medcalib.config.bundled import resolve
 
     return load(resolve(config), overrides=overrides or (), data=data, loss=loss)
+
+
+def _optional(config: str | None, overrides: list[str] | None, data: str | None) -> Any:
+    """The config where one is given; options that only change a config need one."""
+    if config is None and (overrides or data):
+        raise ConfigError("--set and --data change a config; name it with --config")
+    return None if config is None else _load(config, overrides, data)
+
+
+def _echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
+    """What was done and what was refused."""
+    if as_json:
+        _echo_json(index)
+        return
+    typer.echo(summary)
+    for refused in index["refused"]:
+        typer.echo(f"refused {refused['case']}: {refused['message']} [{refused['reason']}]", err=True)
 
 
 def _echo_json(value: Any) -> None:

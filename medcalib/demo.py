@@ -1,4 +1,4 @@
-"""The whole story on a phantom: two networks, their scores, maps and one report."""
+"""The whole story on a phantom: two networks and a repaired one, their scores, maps and one report."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 import shutil
 from pathlib import Path
 
-from medcalib.config import load
+from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
 from medcalib.data.phantom import write_dataset
+from medcalib.engine.calibrate import calibrate
 from medcalib.engine.evaluate import evaluate
 from medcalib.engine.predict import predict
 from medcalib.engine.train import train
@@ -23,34 +24,42 @@ METHODS = {"ce": "ce", "mbls": "{name: mbls, margin: 5}"}  # 5: the margin of th
 PATIENTS = 24
 
 
-def run_demo(out: Path, *, seed: int = 0) -> Path:
-    """Generate a heart phantom, train cross-entropy and MbLS on it, and compare them; returns the report's path."""
+def run_demo(out: Path) -> Path:
+    """Generate a heart phantom, train cross-entropy and MbLS, repair the former, compare; returns the report's path."""
     _require_drawing()
     data = out / "data"
     if not data.exists():
         log.info("generating %d phantom patients with a known posterior in %s", PATIENTS, data)
         partial = out / "data.partial"  # an interrupted generation must not be taken for a dataset
         shutil.rmtree(partial, ignore_errors=True)
-        write_dataset("acdc", PATIENTS, seed, partial).rename(data)
-    scores, maps = [], []
+        write_dataset("acdc", PATIENTS, 0, partial).rename(data)
+    folders = []
     for method, loss in METHODS.items():
-        folder = out / method
-        config = load(bundled()["phantom"], data=str(data), overrides=[f"loss={loss}", f"train.seed={seed}"])
-        log.info("training %s in %s", method, folder)
-        train(config, folder / "run", resume=True)
-        predict(folder / "run", folder / "predictions")
-        found = evaluate(folder / "predictions", data, folder / "scores", config=config)
-        log.info("\n%s on the test patients\n%s\n", method, score_text(found))
-        write_maps(folder / "predictions", data, folder / "maps", data=config.data)
-        scores.append(folder / "scores")
-        maps.append(folder / "maps")
+        config = load(bundled()["phantom"], data=str(data), overrides=[f"loss={loss}"])
+        log.info("training %s in %s", method, out / method)
+        train(config, out / method / "run", resume=True)
+        folders.append(_evaluated(config, out / method, out / method / "run"))
+    log.info("temperature scaling of ce, fitted on its validation patients")
+    run, file = out / "ce" / "run", out / "ce" / "temperature.safetensors"
+    calibrate(run, file)
+    config = load(run / "config.yaml")
+    folders.append(_evaluated(config, out / "ce_temperature", run, calibrator=file))
     return build_report(
-        scores,
+        [folder / "scores" for folder in folders],
         out / "report.html",
-        maps=maps,
+        maps=[folder / "maps" for folder in folders],
         underlays=underlays(config),
         title="medcalib demo: a heart phantom",
     )
+
+
+def _evaluated(config: RunConfig, folder: Path, run: Path, *, calibrator: Path | None = None) -> Path:
+    """Predict, score and map the test patients into `folder`; returns it."""
+    index = predict(run, folder / "predictions", calibrator=calibrator)
+    found = evaluate(folder / "predictions", config.root, folder / "scores", config=config)
+    log.info("\n%s on the test patients\n%s\n", index["method"]["name"], score_text(found))
+    write_maps(folder / "predictions", config.root, folder / "maps", data=config.data)
+    return folder
 
 
 def _require_drawing() -> None:

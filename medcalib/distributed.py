@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from medcalib.errors import ConfigError
+
 
 def is_running() -> bool:
     """Whether a process group of several ranks is up."""
@@ -34,7 +36,11 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where it works; a device asked for by name but absent is refused, never replaced."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
+    kind, _, number = name.partition(":")
+    if kind == "cpu" and not number:
+        return torch.device("cpu")
+    if kind != "cuda" or not (number or "0").isdecimal():
+        raise ConfigError(f"device {name!r}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+    if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return torch.device(name)

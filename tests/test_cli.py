@@ -48,20 +48,9 @@ def test_help_needs_no_heavy_import() -> None:
 def test_help_lists_every_command() -> None:
     found = medcalib("--help")
     assert found.returncode == 0
-    for name in [
-        "demo",
-        "phantom",
-        "check",
-        "train",
-        "predict",
-        "score",
-        "maps",
-        "report",
-        "schema",
-        "doctor",
-        "datasets",
-        "losses",
-    ]:
+    for name in ("demo", "phantom", "check", "train", "predict", "calibrate", "score", "maps", "report"):
+        assert f"  {name} " in found.stdout
+    for name in ("schema", "doctor", "datasets", "losses"):
         assert f"  {name} " in found.stdout
 
 
@@ -145,6 +134,18 @@ def test_a_bad_config_ends_with_2_and_every_mistake(tmp_path: Path) -> None:
         (["score", "--predictions", "/nowhere", "--labels", ".", "--out", "x"], 3, "/nowhere"),
         (["report", "/nowhere", "--out", "x.html"], 3, "/nowhere"),
         (["phantom", "--layout", "acdc", "--out", "x", "--anatomy", "liver"], 2, "liver"),
+        (["predict", "/nowhere", "--out", "x", "--device", "gpu"], 2, "is no run folder"),
+        (
+            ["maps", "--predictions", ".", "--labels", ".", "--out", "x", "--window-mm", "-1"],
+            2,
+            "window_mm must be positive",
+        ),
+        (
+            ["score", "--predictions", ".", "--labels", ".", "--out", "x", "--set", "score.bins=20"],
+            2,
+            "name it with --config",
+        ),
+        (["schema", "--out", "/proc/nowhere/schema.json"], 2, "/proc/nowhere"),
     ],
 )
 def test_mistakes_end_with_a_code_and_one_clear_text(

@@ -66,6 +66,11 @@ class LabelMap:
         Values are rounded within 1e-3. Raises `DataError` naming the codes and how many voxels hold them when
         a value is not finite, not an integer, or not declared.
         """
+        table = {code: index for index, codes in enumerate(self.codes) for code in codes}
+        if self.ignore_code is not None:
+            table[self.ignore_code] = IGNORE
+        if array.dtype in (np.uint8, np.uint16):
+            return self._encode_small(array, table, where)
         values, inverse = np.unique(array, return_inverse=True)
         whole = np.round(values.astype(np.float64))
         if not np.isfinite(whole).all():
@@ -77,14 +82,26 @@ class LabelMap:
                 "label_not_integer",
                 f"{where}: label values {shown} are not whole numbers; was it resampled with interpolation?",
             )
-        table = {code: index for index, codes in enumerate(self.codes) for code in codes}
-        if self.ignore_code is not None:
-            table[self.ignore_code] = IGNORE
         unknown = [int(v) for v in whole if int(v) not in table]
         if unknown:
             self._refuse(unknown, whole, np.bincount(inverse.ravel(), minlength=len(values)), where)
         lookup = np.array([table[int(v)] for v in whole], np.uint8)
         return lookup[inverse].reshape(array.shape)
+
+    def _encode_small(self, array: NDArray[Any], table: Mapping[int, int], where: str) -> NDArray[np.uint8]:
+        """As `encode`, by counting and a lookup: no sort of hundreds of millions of voxels."""
+        size = int(np.iinfo(array.dtype).max) + 1
+        counts = np.bincount(array.ravel(order="K"), minlength=size)
+        whole = np.flatnonzero(counts)
+        unknown = [int(code) for code in whole if int(code) not in table]
+        if unknown:
+            self._refuse(unknown, whole, counts[whole], where)
+        lookup = np.zeros(size, np.uint8)
+        for code, index in table.items():
+            if 0 <= code < size:
+                lookup[code] = index
+        classes: NDArray[np.uint8] = lookup[array]
+        return classes
 
     def _refuse(self, unknown: list[int], whole: NDArray[Any], counts: NDArray[Any], where: str) -> None:
         shown = ", ".join(f"{v} ({counts[whole == v].sum():,} voxels)" for v in sorted(set(unknown))[:8])

@@ -127,6 +127,10 @@ def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
             )
         if prod(size) > MAX_VOXELS:
             raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
+        if path.suffix.lower() != ".nrrd" and b"CompressedData = True" in path.read_bytes()[:4096]:
+            raise DataError(
+                "unverifiable", f"{path} is compressed MetaImage, whose damage cannot be noticed; convert it to .nii.gz"
+            )
         image = reader.Execute()
     except RuntimeError as error:
         raise DataError("unreadable", f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error

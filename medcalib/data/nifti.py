@@ -87,9 +87,10 @@ def write_volume(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -
         if path.name.endswith(".gz"):
             # no file name and no clock in the gzip header: equal voxels give equal bytes
             with temporary.open("wb") as raw, gzip.GzipFile("", "wb", level, raw, mtime=0) as packed:
-                packed.write(image.to_bytes())
+                image.to_stream(packed)
         else:
-            temporary.write_bytes(image.to_bytes())
+            with temporary.open("wb") as raw:
+                image.to_stream(raw)
 
 
 def is_nifti(path: Path) -> bool:
@@ -156,13 +157,16 @@ def _interpret(parsed: Any, size: int, path: Path, max_voxels: int) -> Header:
         dtype = np.dtype("V")
     if dtype.kind not in "iuf":
         raise DataError("bad_dtype", f"{path} stores {dtype} voxels; integers or real floats are needed")
-    affine, found = usable_affine(parsed, path)
+    try:
+        affine, found = usable_affine(parsed, path)
+        offset = max(int(parsed["vox_offset"]), size)
+    except (ValueError, OverflowError, HeaderDataError) as error:
+        raise DataError("bad_header", f"{path} has an unusable header: {error}") from error
     slope, intercept = float(parsed["scl_slope"]), float(parsed["scl_inter"])
     if not np.isfinite(slope) or slope == 0:
         slope, intercept = 1.0, 0.0
     if not np.isfinite(intercept):
         raise DataError("bad_scaling", f"{path} has scl_inter {intercept}")
-    offset = max(int(parsed["vox_offset"]), size)
     return Header(shape, dtype, affine, offset, slope, intercept, found)
 
 
@@ -204,6 +208,6 @@ def _read_exactly(stream: Any, raw: NDArray[np.uint8], header: Header, path: Pat
 
 def _scaled(stored: NDArray[Any], header: Header, dtype: Any) -> NDArray[Any]:
     if (header.slope, header.intercept) == (1.0, 0.0):
-        return stored if dtype is None else stored.astype(dtype)
+        return stored if dtype is None else stored.astype(dtype, copy=False)
     scaled = stored.astype(np.float64) * header.slope + header.intercept
-    return scaled if dtype is None else scaled.astype(dtype)
+    return scaled if dtype is None else scaled.astype(dtype, copy=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medcalib.data.case import Case
 from medcalib.data.geometry import Affine, on_same_grid
-from medcalib.data.labels import LabelMap
+from medcalib.data.labels import IGNORE, LabelMap
 from medcalib.data.load import read_any, read_label, read_posterior
 from medcalib.data.nifti import is_nifti, read_volume, stem, write_volume
 from medcalib.errors import DataError
@@ -56,6 +56,12 @@ def write_prediction(
     write_json(folder / f"{case.id}.json", {"case": case.id, "activation": "softmax", **meta, **sidecar})
 
 
+def remove_prediction(folder: Path, case: Case) -> None:
+    """Remove what `write_prediction` wrote of a case, if there is any."""
+    for path in (f"{SEGMENTATIONS}/{case.id}.nii.gz", f"{case.id}.nii.gz", f"{case.id}.json"):
+        (folder / path).unlink(missing_ok=True)
+
+
 def list_predictions(folder: Path) -> dict[str, Path]:
     """Case id -> file of every probability volume in a folder."""
     if not folder.is_dir():
@@ -63,27 +69,60 @@ def list_predictions(folder: Path) -> dict[str, Path]:
     return {stem(path): path for path in sorted(folder.iterdir()) if path.is_file() and is_nifti(path)}
 
 
-def expected_cases(folder: Path) -> list[str]:
-    """The cases that `predict` set out to do (its index), else those that are there."""
+def expected_cases(folder: Path, references: Mapping[str, Case], *, flat: bool) -> tuple[set[str], str]:
+    """The cases that ought to have a prediction, and how that is known.
+
+    `index`: `predict` wrote down what it set out to do. `labels`: every label of a flat folder is expected, so that
+    a tool that failed on hard cases does not get a clean table. `predictions`: a whole dataset lies there and
+    nothing says which part was to be predicted, so only what is there can be expected.
+    """
     if (folder / INDEX).is_file():
         try:
-            return [str(case) for case in read_json(folder / INDEX)["cases"]]
+            return {str(case) for case in read_json(folder / INDEX)["cases"]}, "index"
         except (KeyError, TypeError) as error:
             raise DataError("bad_index", f"{folder / INDEX} holds no list `cases` ({error})") from error
-    return list(list_predictions(folder))
+    return (set(references), "labels") if flat else (set(list_predictions(folder)), "predictions")
+
+
+def labels_for(prediction: Path, configured: LabelMap | None) -> LabelMap:
+    """The classes of a prediction: the config's, which its sidecar may not contradict, else the sidecar's."""
+    if configured is None:
+        return label_map_of(prediction)
+    if _sidecar(prediction).is_file():
+        found = label_map_of(prediction)
+        if (found.class_names, found.codes) != (configured.class_names, configured.codes):
+            raise DataError(
+                "class_order",
+                f"{_sidecar(prediction)} says that the channels are {', '.join(found.class_names)}; the config says "
+                f"{', '.join(configured.class_names)}; use the config that the predictions were made with",
+            )
+    return configured
+
+
+def without_folders(message: str, *folders: Path) -> str:
+    """A message without the paths of these folders: results travel, and folder names may name patients."""
+    for folder in folders:
+        for name in (str(folder.resolve()), str(folder)):
+            message = message.replace(f"{name}/", "").replace(name, folder.name)
+    return message
+
+
+def _sidecar(prediction: Path) -> Path:
+    return prediction.with_name(f"{stem(prediction)}.json")
 
 
 def label_map_of(prediction: Path) -> LabelMap:
     """Class names and codes from a prediction's sidecar."""
-    path = prediction.with_name(f"{stem(prediction)}.json")
+    path = _sidecar(prediction)
     if not path.is_file():
         raise DataError("missing_sidecar", f"{path}, which names classes and codes, does not exist; pass --config")
     try:
         meta = read_json(path)
         codes = tuple(tuple(int(code) for code in group) for group in meta["codes"])
         names, ignored = tuple(map(str, meta["class_names"])), meta.get("ignore_code")
-        if not len(names) == len(codes) >= 2 or not all(codes):
-            raise ValueError(f"{len(names)} names, {len(codes)} groups of codes")
+        flat = [code for group in codes for code in group]
+        if not 2 <= len(names) == len(codes) <= IGNORE or not all(codes) or len(set(flat)) < len(flat):
+            raise ValueError(f"{len(names)} names, {len(codes)} groups of codes, each code in one group")
         return LabelMap(names, codes, None if ignored is None else int(ignored))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError("bad_sidecar", f"{path} names no class_names and codes ({error}); pass --config") from error

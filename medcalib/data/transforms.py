@@ -97,7 +97,8 @@ class PatchSampler:
         crop = mt.RandCropByPosNegLabeld(
             keys, "foreground", patch_size, pos=foreground_share, neg=1 - foreground_share, num_samples=1
         )
-        steps: list[Any] = [mt.SpatialPadd([*keys, "foreground"], patch_size), crop]
+        self._patch_size = tuple(patch_size)
+        steps: list[Any] = [crop]
         steps += [mt.RandFlipd(keys, 0.5, axis) for axis in flip_axes]
         if rotate_degrees or zoom:
             angle = (0.0, 0.0, float(np.deg2rad(rotate_degrees)))
@@ -118,8 +119,21 @@ class PatchSampler:
             warnings.simplefilter("ignore")  # MONAI warns at each volume that has no foreground
             label = item["label"][None]
             foreground = (label > 0) & (label != IGNORE)  # ignored voxels teach nothing: no patch is centered there
-            patch = self._steps({"image": item["image"], "label": label, "foreground": foreground.to(torch.uint8)})[0]
+            # outside the volume is no tissue: the darkest value, and a label that counts nowhere
+            parts = {
+                "image": (item["image"], float(item["image"].min())),
+                "label": (label, IGNORE),
+                "foreground": (foreground.to(torch.uint8), 0),
+            }
+            patch = self._steps({key: _grown(array, self._patch_size, fill) for key, (array, fill) in parts.items()})[0]
         return plain(patch["image"]).float(), plain(patch["label"])[0].to(torch.uint8)
+
+
+def _grown(array: Tensor, size: Sequence[int], fill: float) -> Tensor:
+    """array (K, *S) padded evenly with `fill` up to `size` where it is smaller."""
+    missing = [max(wanted - got, 0) for wanted, got in zip(size, array.shape[1:], strict=True)]
+    margin = [n for gap in reversed(missing) for n in (gap // 2, gap - gap // 2)]
+    return torch.nn.functional.pad(array, margin, value=fill) if any(missing) else array
 
 
 def plain(value: Any) -> Tensor:
@@ -151,7 +165,9 @@ def _resampled(
     from monai.transforms import Spacing
 
     start = torch.from_numpy(affine)
-    moved = Spacing(spacing_mm, mode="bilinear", padding_mode="border")(MetaTensor(image, affine=start))
+    moved = Spacing(spacing_mm, mode="bilinear", padding_mode="border", dtype=torch.float32)(
+        MetaTensor(image, affine=start)
+    )
     if label is not None:
         nearest = Spacing(spacing_mm, mode="nearest", padding_mode="border")
         label = plain(nearest(MetaTensor(label[None].float(), affine=start)))[0].to(torch.uint8)

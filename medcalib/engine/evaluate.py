@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,13 +20,14 @@ from medcalib.config.references import references
 from medcalib.config.schema import ScoreConfig
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.labels import IGNORE, LabelMap
-from medcalib.data.predictions import INDEX, Pair, expected_cases, label_map_of, pair_up, read_pair
+from medcalib.data.predictions import INDEX, Pair, expected_cases, labels_for, pair_up, read_pair, without_folders
 from medcalib.errors import DataError, DataRefusedError, Problem
 from medcalib.files import read_json, write_json
 from medcalib.metrics import CaseScores, score_case
 from medcalib.metrics.summary import summarize
 
 SCORES = "scores.json"
+Refusal = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,40 @@ def evaluate(
     """
     data = None if config is None else config.data
     score = ScoreConfig() if config is None else config.score
-    pairs, refused = pair_up(predictions, references(labels, data), expected_cases(predictions))
-    expected = len(pairs) + len(refused)
-    if not expected:
+    known = references(labels, data)
+    expected, source = expected_cases(predictions, known, flat=data is None)
+    pairs, refused = pair_up(predictions, known, expected)
+    if not pairs and not refused:
         raise DataRefusedError([Problem(str(predictions), "no_prediction", "no <case>.nii.gz found")])
     label_map = None if data is None else data.label_map
     composites = {} if data is None else data.composite_indices
-    jobs = [Job(pair, label_map, composites, score, out) for pair in pairs]
+    (out / SCORES).unlink(missing_ok=True)  # it must not stand beside counts of another run if this one is cut off
     scored = []
-    for case, problem in _results(jobs, workers):
-        if problem is None:
+    for case, refusal in _results([Job(pair, label_map, composites, score, out) for pair in pairs], workers):
+        if refusal is None:
             scored.append(CaseScores.load(out / f"{case}.npz"))
         else:
-            refused.append(problem)
-    return _write_scores(out, predictions, scored, score, expected, refused)
+            (out / f"{case}.npz").unlink(missing_ok=True)
+            refused.append(refusal)
+    private = [{**entry, "message": without_folders(entry["message"], predictions, labels)} for entry in refused]
+    total = len(scored) + len(refused)
+    summary = summarize(scored, bins=score.bins, edges=score.edges, expected=total, refused=private)
+    found = {**_source(predictions), "expected_from": source, **summary}
+    write_json(out / SCORES, found)
+    return found
 
 
-def score_pair(job: Job) -> tuple[str, dict[str, str] | None]:
+def score_pair(job: Job) -> tuple[str, Refusal | None]:
     """Score one case into its `.npz`; returns its id and, when refused, why."""
     case = job.pair.case
     try:
-        label_map = job.label_map or label_map_of(job.pair.prediction)
+        label_map = labels_for(job.pair.prediction, job.label_map)
         compared = read_pair(job.pair, label_map)
+    except DataError as error:
+        return case.id, _refusal(case.id, error.reason, str(error))
+    except MemoryError:
+        return case.id, _refusal(case.id, "out_of_memory", "the volumes do not fit into memory")
+    try:
         scores = score_case(
             torch.from_numpy(compared.probs),
             torch.from_numpy(compared.label),
@@ -86,26 +100,30 @@ def score_pair(job: Job) -> tuple[str, dict[str, str] | None]:
             labelled_classes=case.labelled_classes,
             distances=job.score.distances,
         )
-        scores.save(job.out / f"{case.id}.npz")
-    except DataError as error:
-        return case.id, {"case": case.id, "reason": error.reason, "message": str(error)}
     except ValueError as error:
-        return case.id, {
-            "case": case.id,
-            "reason": "bad_probabilities",
-            "message": f"{job.pair.prediction}: {error}",
-        }
+        return case.id, _refusal(case.id, "bad_probabilities", f"{job.pair.prediction}: {error}")
+    except MemoryError:
+        return case.id, _refusal(case.id, "out_of_memory", "the scores do not fit into memory; use fewer workers")
+    scores.save(job.out / f"{case.id}.npz")
     return case.id, None
 
 
-def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, dict[str, str] | None]]:
+def _refusal(case: str, reason: str, message: str) -> Refusal:
+    return {"case": case, "reason": reason, "message": message}
+
+
+def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Refusal | None]]:
     show = {"desc": "score", "total": len(jobs), "leave": False, "disable": not sys.stderr.isatty()}
     if workers <= 1:
         yield from tqdm(map(score_pair, jobs), **show)
         return
-    pool: Executor
     with ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) as pool:
-        yield from tqdm(pool.map(score_pair, jobs), **show)
+        submitted = [(job.pair.case.id, pool.submit(score_pair, job)) for job in jobs]
+        for case, future in tqdm(submitted, **show):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield case, _refusal(case, "worker_died", "a worker was killed, probably for memory; use fewer workers")
 
 
 def _single_thread() -> None:
@@ -113,22 +131,12 @@ def _single_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _write_scores(
-    out: Path,
-    predictions: Path,
-    scored: Sequence[CaseScores],
-    score: ScoreConfig,
-    expected: int,
-    refused: Sequence[dict[str, str]],
-) -> dict[str, Any]:
-    summary = summarize(scored, bins=score.bins, edges=score.edges, expected=expected, refused=refused)
+def _source(predictions: Path) -> dict[str, Any]:
+    """What the predictions' own index says of them."""
     index = read_json(predictions / INDEX) if (predictions / INDEX).is_file() else {}
-    summary = {
+    return {
         "dataset": index.get("dataset"),
         "method": index.get("method", {"name": predictions.name}),
         "split": index.get("split"),
         "software": f"medcalib {medcalib.__version__}",
-        **summary,
     }
-    write_json(out / SCORES, summary)
-    return summary

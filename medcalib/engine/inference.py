@@ -31,5 +31,6 @@ def window_logits(model: nn.Module, image: Tensor, config: RunConfig, device: to
             mode=predict.blend,
             sw_device=device,
             device=torch.device("cpu"),
+            cval=float(image.min()),  # as in training: outside the volume is no tissue
         )
     return plain(logits)[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset
 from monai.transforms import Transform
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -36,6 +36,19 @@ class LoadPreprocessed(Transform):  # type: ignore[misc]
         return self.preprocess(load_case(case, self.label_map, nonfinite=self.nonfinite))
 
 
+class Uncached(torch.utils.data.Dataset[Item]):
+    """Items read anew each time. MONAI's own would turn a refusal into a RuntimeError."""
+
+    def __init__(self, cases: Sequence[Case], transform: LoadPreprocessed) -> None:
+        self.cases, self.transform = list(cases), transform
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.transform(self.cases[index])
+
+
 def preprocess_of(config: RunConfig) -> Preprocess:
     """The deterministic preprocessing that a config asks for."""
     chosen = config.preprocess
@@ -50,7 +63,7 @@ def preprocessed(config: RunConfig, cases: Sequence[Case]) -> Any:
     """
     transform = LoadPreprocessed(config)
     if config.train.cache == "none":
-        return Dataset(list(cases), transform)
+        return Uncached(cases, transform)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,12 +83,19 @@ def data_error_behind(error: BaseException) -> BaseException:
 class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Patches by (case, seed): what is drawn depends on nothing else."""
 
-    def __init__(self, items: Any, sampler: PatchSampler) -> None:
-        self.items, self.sampler = items, sampler
+    def __init__(self, items: Any, sampler: PatchSampler, channels: int) -> None:
+        self.items, self.sampler, self.channels = items, sampler, channels
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         index, seed = draw
-        return self.sampler(self.items[index], seed)
+        item = self.items[index]
+        if item["image"].shape[0] != self.channels:
+            raise DataError(
+                "channel_count",
+                f"a training case has {item['image'].shape[0]} channels, the validation cases have {self.channels}; "
+                "`medcalib check` names it",
+            )
+        return self.sampler(item, seed)
 
 
 class EpochBatches:
@@ -100,16 +120,18 @@ class EpochBatches:
             yield draws[start : start + self.batch_size]
 
 
-def training_loader(config: RunConfig, cases: Sequence[Case]) -> tuple[DataLoader[Any], EpochBatches]:
+def training_loader(config: RunConfig, cases: Sequence[Case], channels: int) -> tuple[DataLoader[Any], EpochBatches]:
     """Loader of (images (B, M, *patch), labels (B, *patch)) and the batches, whose `epoch` the loop sets."""
     train = config.train
     sampler = PatchSampler(train.patch_size, train.foreground_share, **dict(config.augment))
     batches = EpochBatches(len(cases), train.batch_size, train.steps_per_epoch, train.seed)
     loader: DataLoader[Any] = DataLoader(
-        PatchDataset(preprocessed(config, cases), sampler),
+        PatchDataset(preprocessed(config, cases), sampler, channels),
         batch_sampler=batches,
         num_workers=train.workers,
         persistent_workers=train.workers > 0,
         pin_memory=torch.cuda.is_available(),
+        # its own, else starting workers draws from the generator of dropout, and a resumed run draws once more
+        generator=torch.Generator().manual_seed(train.seed),
     )
     return loader, batches

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from medcalib.config import TrainConfig
+from medcalib.errors import ConfigError
 
 
 def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -46,5 +47,5 @@ def build_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_
 def build_scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
     """Loss scaling for fp16; does nothing otherwise."""
     if config.precision == "fp16" and device.type != "cuda":
-        raise ValueError("precision 'fp16' needs a CUDA device; use bf16 or fp32 on the CPU")
+        raise ConfigError("precision 'fp16' needs a CUDA device; use bf16 or fp32 on the CPU")
     return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")

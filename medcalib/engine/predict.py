@@ -18,7 +18,7 @@ import medcalib
 from medcalib.calibrators import Calibrator
 from medcalib.config import RunConfig
 from medcalib.data.load import LoadedCase, load_case
-from medcalib.data.predictions import INDEX, write_prediction
+from medcalib.data.predictions import INDEX, remove_prediction, without_folders, write_prediction
 from medcalib.data.transforms import Preprocess, to_native
 from medcalib.distributed import resolve_device
 from medcalib.engine.calibrate import load_for
@@ -80,11 +80,13 @@ def predict(
     _claim(out, index)
     for case in tqdm(cases, "predict", leave=False, disable=not sys.stderr.isatty()):
         try:
+            remove_prediction(out, case)  # what an earlier try wrote must not be scored if this one is refused
             loaded = load_case(case, config.data.label_map, nonfinite=config.data.nonfinite, with_label=False)
             write_prediction(out, case, predictor.probs(loaded), loaded.affine, config.data.label_map, source)
         except DataError as error:
             log.warning("refused: %s", error)
-            index["refused"].append({"case": case.id, "reason": error.reason, "message": str(error)})
+            message = without_folders(str(error), config.root)
+            index["refused"].append({"case": case.id, "reason": error.reason, "message": message})
     write_json(out / INDEX, index)
     return index
 

@@ -31,10 +31,14 @@ _FREE = {
 }
 
 
-def start(out: Path, config: RunConfig, split: Split) -> None:
-    """Make a new run folder. One that already holds a run is refused: nothing is overwritten."""
+def check_free(out: Path) -> None:
+    """Refuse a folder that already holds a run: nothing is overwritten."""
     if (out / CONFIG).exists() or (out / MANIFEST).exists():
         raise ConfigError(f"{out} already holds a run; continue it with --resume, or choose another --out")
+
+
+def start(out: Path, config: RunConfig, split: Split) -> None:
+    """Make a new run folder."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONFIG, dump(config))
     write_json(out / SPLIT, {name: [case.id for case in cases] for name, cases in split.items()})
@@ -105,6 +109,13 @@ def append_metrics(run: Path, line: Mapping[str, Any]) -> None:
     """Add one JSON line, flushed, to metrics.jsonl."""
     with (run / METRICS).open("a", encoding="utf-8") as stream:
         stream.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def last_metrics(run: Path) -> dict[str, Any]:
+    """The line of the last epoch."""
+    lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
+    line: dict[str, Any] = json.loads(lines[-1])
+    return line
 
 
 def truncate_metrics(run: Path, epoch: int) -> None:

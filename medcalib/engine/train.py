@@ -24,7 +24,7 @@ from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.loader import preprocessed, training_loader
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
 from medcalib.engine.validate import validate
-from medcalib.errors import CheckpointError, ConfigError, TrainingError
+from medcalib.errors import CheckpointError, TrainingError
 from medcalib.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -43,12 +43,13 @@ class State:
     in_channels: int
     epoch: int = 0
     best: float = -1.0
+    bad_in_a_row: int = 0
 
     def to_save(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         parts = ("model", "objective", "optimizer", "schedule", "scaler")
         state = {name: getattr(self, name).state_dict() for name in parts}
-        state |= {"epoch": self.epoch, "best": self.best, "in_channels": self.in_channels}
+        state |= {name: getattr(self, name) for name in ("epoch", "best", "bad_in_a_row", "in_channels")}
         state["rng"] = torch.get_rng_state()
         if torch.cuda.is_available():
             state["cuda_rng"] = torch.cuda.get_rng_state_all()
@@ -60,6 +61,7 @@ class State:
             for name in ("model", "objective", "optimizer", "schedule", "scaler"):
                 getattr(self, name).load_state_dict(saved[name])
             self.epoch, self.best = int(saved["epoch"]), float(saved["best"])
+            self.bad_in_a_row = int(saved["bad_in_a_row"])
             torch.set_rng_state(saved["rng"])
             if torch.cuda.is_available() and "cuda_rng" in saved:
                 torch.cuda.set_rng_state_all(saved["cuda_rng"])
@@ -70,30 +72,31 @@ class State:
 def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train as `config` says into the run folder `out`; returns the line of the last epoch.
 
-    `resume` continues after the last whole checkpoint, or starts where there is none yet. Raises `ConfigError`
-    for a folder that holds another run, `DataRefusedError` for bad data, `TrainingError` when the loss stays
-    non-finite.
+    `resume` continues after the last whole checkpoint, or starts where there is none yet. Nothing is written before
+    data, network and device are known to work. Raises `ConfigError` for a folder that holds another run,
+    `DataRefusedError` or `DataError` for bad data, `TrainingError` when the loss stays non-finite.
     """
     resume = resume and (out / folder.CONFIG).exists()
     if resume:
         folder.check_same(out, config)
         split: Split = {name: folder.cases_of(out, config, name) for name in ("train", "val")}
     else:
+        folder.check_free(out)
         split = cases_and_split(config)
+    device = resolve_device(config.train.device)
+    torch.manual_seed(config.train.seed)
+    validation = preprocessed(config, split["val"])
+    channels = int(validation[0]["image"].shape[0])
+    loader, batches = training_loader(config, split["train"], channels)
+    state = _initial(config, channels, device)
+    if not resume:
         folder.start(out, config, split)
-    try:
-        device = resolve_device(config.train.device)
-        torch.manual_seed(config.train.seed)
-        loader, batches = training_loader(config, split["train"])
-        validation = preprocessed(config, split["val"])
-        state = _initial(config, int(validation[0]["image"].shape[0]), device)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
     checkpoints = Checkpoints(out)
-    if resume and checkpoints.manifest["last"]:
+    if checkpoints.manifest["last"]:
         state.restore(checkpoints.load_last())
     folder.truncate_metrics(out, state.epoch)
-    return _run(config, out, state, checkpoints, loader, batches, validation, device)
+    _run(config, out, state, checkpoints, loader, batches, validation, device)
+    return folder.last_metrics(out)
 
 
 def _initial(config: RunConfig, in_channels: int, device: torch.device) -> State:
@@ -118,8 +121,7 @@ def _run(
     batches: Any,
     validation: Any,
     device: torch.device,
-) -> dict[str, Any]:
-    line: dict[str, Any] = {}
+) -> None:
     checkpoints.set_status("running")
     try:
         while state.epoch < config.train.epochs:
@@ -129,8 +131,8 @@ def _run(
             line = {"epoch": state.epoch, **line}
             if state.epoch % config.train.validate_every == 0 or state.epoch == config.train.epochs:
                 line |= _validate(config, state, validation, device, checkpoints)
-            checkpoints.save_last(state.to_save(), state.epoch)
             folder.append_metrics(out, line)
+            checkpoints.save_last(state.to_save(), state.epoch)
             log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, (int, float))))
     except KeyboardInterrupt:
         checkpoints.set_status("interrupted")
@@ -139,7 +141,6 @@ def _run(
         checkpoints.set_status("failed")
         raise
     checkpoints.set_status("complete")
-    return line
 
 
 def _validate(
@@ -159,7 +160,7 @@ def _train_epoch(config: RunConfig, state: State, loader: Any, device: torch.dev
     """One pass over the epoch's batches; returns mean loss, its parts by name, and what it cost."""
     state.model.train()
     totals: dict[str, float] = {}
-    good = bad = bad_in_a_row = 0
+    good = bad = 0
     started = time.perf_counter()
     progress = tqdm(
         loader, f"epoch {state.epoch + 1}/{config.train.epochs}", leave=False, disable=not sys.stderr.isatty()
@@ -167,19 +168,19 @@ def _train_epoch(config: RunConfig, state: State, loader: Any, device: torch.dev
     for images, labels in progress:
         parts = _step(config, state, images.to(device), labels.to(device))
         if parts is None:
-            bad, bad_in_a_row = bad + 1, bad_in_a_row + 1
-            if bad_in_a_row >= MAX_BAD_STEPS:
+            bad, state.bad_in_a_row = bad + 1, state.bad_in_a_row + 1
+            if state.bad_in_a_row >= MAX_BAD_STEPS:
                 raise TrainingError(
-                    f"the loss was not finite in {bad_in_a_row} steps in a row (epoch {state.epoch + 1}); the last "
-                    "checkpoint is intact. Lower train.lr, or use precision bf16 or fp32"
+                    f"the loss was not finite in {state.bad_in_a_row} steps in a row (epoch {state.epoch + 1}); the "
+                    "last checkpoint is intact. Lower train.lr, or use precision bf16 or fp32"
                 )
             continue
-        good, bad_in_a_row = good + 1, 0
+        good, state.bad_in_a_row = good + 1, 0
         for name, value in parts.items():
             totals[name] = totals.get(name, 0.0) + value
         progress.set_postfix({name: f"{value:.3f}" for name, value in parts.items()})
     lr = float(state.optimizer.param_groups[0]["lr"])
-    if good:
+    if good:  # torch warns of a schedule that steps before any optimizer step
         state.schedule.step()
     means = {name: value / good for name, value in totals.items()} if good else {}
     line: dict[str, Any] = {"loss": sum(means.values()) if good else None, "parts": means, "lr": lr}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from functools import reduce
 from operator import add
@@ -16,6 +17,8 @@ from medcalib.engine.inference import window_logits
 from medcalib.losses import Objective
 from medcalib.metrics import CalibrationCounts, OverlapCounts
 
+log = logging.getLogger(__name__)
+
 
 def validate(
     model: nn.Module, objective: Objective, items: Iterable[Item], config: RunConfig, device: torch.device
@@ -29,7 +32,11 @@ def validate(
     dice, counts = [], [CalibrationCounts.zeros(config.num_classes)]
     for item in items:
         logits, labels = window_logits(model, item["image"], config, device), item["label"]
-        objective.observe(logits[None].to(device), labels[None].to(device))
+        if not bool(torch.isfinite(logits).all()):
+            log.warning("validation: the network gives logits that are not finite; this epoch is not scored")
+            return {"dice": None, "ece_pred_foreground": None}
+        if objective.observes:
+            objective.observe(logits[None].to(device), labels[None].to(device))
         predicted = logits.argmax(0)
         valid = labels != IGNORE
         foreground = (predicted > 0) & valid

@@ -51,6 +51,11 @@ class Objective(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             return {name: self.weights[name] * term(logits, labels, valid) for name, term in self.terms.items()}
 
+    @property
+    def observes(self) -> bool:
+        """Whether any term learns from `observe`; without one a caller need not move data to the device."""
+        return any(type(term).observe is not Term.observe for term in self._terms())
+
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
         logits, labels, valid = self._prepared(logits.detach(), labels)
@@ -77,7 +82,9 @@ class Objective(nn.Module):
             )
         labels = labels.long()
         valid = torch.ones_like(labels, dtype=torch.bool) if self.ignore_index is None else labels != self.ignore_index
-        labels = labels.where(valid, 0)
+        if self.ignore_index is not None:
+            # an infinite logit at an ignored voxel must reach neither a sum nor a gradient
+            logits, labels = logits.masked_fill(~valid.unsqueeze(1), 0), labels.where(valid, 0)
         self._check_range(labels)
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()

@@ -10,14 +10,13 @@ bin count and edge rule comes from the same counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from medcalib.metrics.checks import check_probs, flat_voxels
+from medcalib.metrics.checks import checked_probs, flat_voxels
 from medcalib.ops.scoring import NUM_CELLS, ScoreTables, bin_of_cell, from_limbs, score_voxels
 
 Edges = Literal["right", "left"]
@@ -67,8 +66,7 @@ class CalibrationCounts:
         Raises ValueError when probabilities are not finite, leave [0, 1] or do not sum to 1 within 1e-3.
         `posterior` (B, C, *S) is a known class posterior (of a phantom).
         """
-        check_probs(probs)
-        tables = _tables(probs, labels, ignore_index, mask, posterior, from_logits=False)
+        tables = _tables(checked_probs(probs), labels, ignore_index, mask, posterior, from_logits=False)
         return cls.of_region(tables, 0)
 
     @classmethod
@@ -197,5 +195,4 @@ def _tables(
     known: Tensor | None = None
     if posterior is not None:
         known = flat_voxels(posterior, labels, ignore_index, mask)[0]
-    region: Sequence[Tensor] = [counted]
-    return score_voxels(flat, flat_labels, torch.stack(list(region)), posterior=known, from_logits=from_logits)
+    return score_voxels(flat, flat_labels, counted[None], posterior=known, from_logits=from_logits)

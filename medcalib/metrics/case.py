@@ -16,7 +16,7 @@ from torch import Tensor
 from medcalib.errors import DataError
 from medcalib.files import atomic
 from medcalib.metrics.calibration import CalibrationCounts
-from medcalib.metrics.checks import check_probs, flat_voxels
+from medcalib.metrics.checks import checked_probs, flat_voxels
 from medcalib.metrics.overlap import OverlapCounts
 from medcalib.metrics.sums import ScoreSums
 from medcalib.metrics.surface import hd95_mm
@@ -147,7 +147,7 @@ def score_case(
     channels = (*class_names, *composites)
     if probs.shape[0] != len(class_names):
         raise ValueError(f"{len(class_names)} classes are named, the probabilities have {probs.shape[0]} channels")
-    check_probs(probs[None])
+    probs = checked_probs(probs[None])[0]
     predicted = probs.argmax(0)
     flat, flat_labels, counted = flat_voxels(probs[None], labels[None], ignore_index, None)
     named = ("all", *(name for name in regions if name != "all"))  # overlap is counted over all voxels

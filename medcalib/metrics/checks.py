@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 SUM_TOLERANCE = 1e-3
+OVERSHOOT = 1e-6  # what averaging and interpolation in float32 leave beyond [0, 1]
 
 
-def check_probs(probs: Tensor) -> None:
-    """Raise ValueError unless probs (B, C, *S) are finite, in [0, 1] and sum to 1 over C within 1e-3."""
+def checked_probs(probs: Tensor) -> Tensor:
+    """probs (B, C, *S) clamped to [0, 1], which changes rounding only.
+
+    Raises ValueError unless they are finite, within 1e-6 of [0, 1] and sum to 1 over C within 1e-3.
+    """
     low, high = (float(v) for v in probs.aminmax()) if probs.numel() else (0.0, 1.0)
     if not low == low or not high == high or high == float("inf"):
         raise ValueError("probabilities hold NaN or infinite values")
-    if low < 0 or high > 1:
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         hint = (
             "; they look like logits: apply softmax, or say that they are logits" if high > 1.01 or low < -0.01 else ""
         )
-        raise ValueError(f"probabilities must lie in [0, 1], got {low:.6g}..{high:.6g}{hint}")
+        raise ValueError(f"probabilities must lie in [0, 1], got {low!r}..{high!r}{hint}")
     for image in probs:
         worst = float((image.sum(0, dtype=torch.float64) - 1).abs().max()) if image.numel() else 0.0
         if worst > SUM_TOLERANCE:
             raise ValueError(
                 f"probabilities must sum to 1 over the {probs.shape[1]} classes, the worst voxel is off by {worst:.3g}"
             )
+    return probs if low >= 0 and high <= 1 else probs.clamp(0, 1)
 
 
 def flat_voxels(

@@ -34,12 +34,15 @@ def neighborhood_proportions(
 
 
 def window_mean(values: Tensor, valid: Tensor, size: tuple[int, ...]) -> Tensor:
-    """See `medcalib.ops.window_mean`; arguments are checked there."""
-    margin = [n // 2 for n in reversed(size) for _ in (0, 1)]
-    weights = torch.ones(size, dtype=values.dtype, device=values.device)
-    kept = torch.where(valid.unsqueeze(1), values, values.new_zeros(()))
-    count = window_sum(pad(valid.unsqueeze(1).to(values.dtype), margin), weights)
-    return window_sum(pad(kept, margin), weights) / count
+    """See `medcalib.ops.window_mean`; arguments are checked there. A box is summed one axis at a time."""
+    total = torch.where(valid.unsqueeze(1), values, values.new_zeros(()))
+    count = valid.unsqueeze(1).to(values.dtype)
+    for axis, n in enumerate(size):
+        line = [n if a == axis else 1 for a in range(len(size))]
+        weights = torch.ones(line, dtype=values.dtype, device=values.device)
+        margin = [k // 2 for k in reversed(line) for _ in (0, 1)]
+        total, count = window_sum(pad(total, margin), weights), window_sum(pad(count, margin), weights)
+    return total / count
 
 
 def window_sum(padded: Tensor, weights: Tensor) -> Tensor:

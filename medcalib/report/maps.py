@@ -15,10 +15,10 @@ from medcalib.config.schema import DataConfig
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.labels import IGNORE
 from medcalib.data.nifti import write_volume
-from medcalib.data.predictions import Compared, expected_cases, label_map_of, pair_up, read_pair
-from medcalib.errors import DataError
+from medcalib.data.predictions import Compared, expected_cases, labels_for, pair_up, read_pair, without_folders
+from medcalib.errors import ConfigError, DataError
 from medcalib.files import write_json
-from medcalib.metrics.checks import check_probs
+from medcalib.metrics.checks import checked_probs
 from medcalib.ops import window_mean
 
 WINDOW_MM = 9.0
@@ -41,24 +41,24 @@ def write_maps(
     `labels` is a dataset folder when `data` says how to read it, else a flat folder of `<case>.nii.gz`.
     """
     if not window_mm > 0:
-        raise ValueError(f"window_mm must be positive, got {window_mm}")
-    pairs, refused = pair_up(predictions, references(labels, data), expected_cases(predictions))
+        raise ConfigError(f"window_mm must be positive, got {window_mm}")
+    known = references(labels, data)
+    expected, _ = expected_cases(predictions, known, flat=data is None)
+    pairs, refused = pair_up(predictions, known, expected)
     done = []
     for pair in pairs:
         try:
-            label_map = label_map_of(pair.prediction) if data is None else data.label_map
-            compared = read_pair(pair, label_map)
-            check_probs(torch.from_numpy(compared.probs)[None])
-        except DataError as error:
-            refused.append({"case": pair.case.id, "reason": error.reason, "message": str(error)})
-            continue
-        except ValueError as error:
-            refused.append({"case": pair.case.id, "reason": "bad_probabilities", "message": str(error)})
+            compared = read_pair(pair, labels_for(pair.prediction, None if data is None else data.label_map))
+            checked_probs(torch.from_numpy(compared.probs)[None])
+        except (DataError, ValueError) as error:
+            reason = error.reason if isinstance(error, DataError) else "bad_probabilities"
+            refused.append({"case": pair.case.id, "reason": reason, "message": str(error)})
             continue
         for name, volume in maps_of(compared, window_mm).items():
             write_volume(out / f"{pair.case.id}_{name}.nii.gz", volume, compared.affine)
         done.append(pair.case.id)
-    index = {"cases": done, "refused": refused, "window_mm": window_mm, "maps": TEXT}
+    private = [{**entry, "message": without_folders(entry["message"], predictions, labels)} for entry in refused]
+    index = {"cases": done, "refused": private, "window_mm": window_mm, "maps": TEXT}
     write_json(out / INDEX, index)
     return index
 

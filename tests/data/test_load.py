@@ -148,11 +148,11 @@ def test_other_formats_give_the_array_and_affine_of_the_nifti(tmp_path: Path, vo
 
 def test_a_truncated_or_foreign_metaimage_is_refused_and_not_filled_with_zeros(tmp_path: Path) -> None:
     image = sitk.GetImageFromArray(IMAGE)
-    for compressed in (False, True):
-        path = tmp_path / f"{compressed}.mha"
-        sitk.WriteImage(image, str(path), compressed)
-        path.write_bytes(path.read_bytes()[:-40])
-        assert reason(Case("c", "p", (path,))) == "unreadable"
+    sitk.WriteImage(image, str(tmp_path / "cut.mha"))
+    (tmp_path / "cut.mha").write_bytes((tmp_path / "cut.mha").read_bytes()[:-40])
+    assert reason(Case("c", "p", (tmp_path / "cut.mha",))) == "unreadable"
+    sitk.WriteImage(image, str(tmp_path / "packed.mha"), True)  # ITK returns wrong voxels when a byte of it flips
+    assert reason(Case("c", "p", (tmp_path / "packed.mha",))) == "unverifiable"
     (tmp_path / "text.mha").write_text("nothing of use")
     assert reason(Case("c", "p", (tmp_path / "text.mha",))) == "unreadable"
 

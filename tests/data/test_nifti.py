@@ -140,6 +140,8 @@ def patched(tmp_path: Path, offset: int, layout: str, *values: float) -> Path:
         (280, "<4f", (0, 0, 0, 0), "bad_affine"),
         (76, "<4f", (1, 1, 1, 7), "spacing_disagrees"),
         (344, "<4s", (b"xyz\0",), "not_nifti"),
+        (108, "<f", (float("nan"),), "bad_header"),
+        (108, "<f", (float("inf"),), "bad_header"),
     ],
 )
 def test_an_impossible_header_is_refused(

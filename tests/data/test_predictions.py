@@ -21,9 +21,11 @@ from medcalib.data.predictions import (
     expected_cases,
     flat_references,
     label_map_of,
+    labels_for,
     list_predictions,
     pair_up,
     read_pair,
+    without_folders,
     write_prediction,
 )
 from medcalib.errors import DataError
@@ -114,17 +116,37 @@ def test_missing_partners_are_named_on_both_sides(predicted: Path, volume: Write
     ]
 
 
-def test_expected_cases_are_those_of_the_index_or_those_that_are_there(predicted: Path) -> None:
-    assert expected_cases(predicted) == ["c1"]
+def test_expected_cases_are_those_of_the_index_else_every_label_of_a_flat_folder(predicted: Path) -> None:
+    references = {name: Case(name, name, ()) for name in ("c1", "c2", "c3")}
+    assert expected_cases(predicted, references, flat=True) == ({"c1", "c2", "c3"}, "labels")
+    assert expected_cases(predicted, references, flat=False) == ({"c1"}, "predictions")
     (predicted / INDEX).write_text('{"cases": ["c1", "c2"]}')
-    assert expected_cases(predicted) == ["c1", "c2"]
+    assert expected_cases(predicted, references, flat=True) == ({"c1", "c2"}, "index")
+
+
+def test_a_sidecar_may_not_contradict_the_config(predicted: Path) -> None:
+    prediction = predicted / "c1.nii.gz"
+    own = label_map_of(prediction)
+    assert labels_for(prediction, None) == labels_for(prediction, own) == own
+    turned = LabelMap(own.class_names[::-1], own.codes[::-1])
+    with pytest.raises(DataError, match="says that the channels are") as caught:
+        labels_for(prediction, turned)
+    assert caught.value.reason == "class_order"
+    prediction.with_name("c1.json").unlink()
+    assert labels_for(prediction, turned) == turned
+
+
+def test_messages_lose_the_folders_they_came_from(tmp_path: Path) -> None:
+    folder = tmp_path / "Jane_Doe"
+    message = f"{folder / 'a.nii.gz'} is damaged; {folder} is bad"
+    assert without_folders(message, tmp_path / "Jane_Doe") == "a.nii.gz is damaged; Jane_Doe is bad"
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"cases": 3}', "{"])
 def test_a_broken_index_is_refused(predicted: Path, content: str) -> None:
     (predicted / INDEX).write_text(content)
     with pytest.raises(DataError, match=INDEX):
-        expected_cases(predicted)
+        expected_cases(predicted, {}, flat=True)
 
 
 @pytest.mark.parametrize(

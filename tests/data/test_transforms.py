@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from medcalib.data.case import Case
 from medcalib.data.geometry import corner_distance_mm, orientation, voxel_sizes
 from medcalib.data.intensity import INTENSITIES, percentile, window, zscore
+from medcalib.data.labels import IGNORE
 from medcalib.data.load import LoadedCase
 from medcalib.data.nifti import read_volume
 from medcalib.data.transforms import PatchSampler, Preprocess, to_native
@@ -194,7 +195,7 @@ def test_image_and_label_of_a_patch_stay_together() -> None:
         image, label = sampler(item, seed)
         assert (image.shape, label.shape) == ((2, 8, 8, 8), (8, 8, 8))
         assert (image.dtype, label.dtype) == (torch.float32, torch.uint8)
-        assert torch.equal(image[1], label.float())
+        assert torch.equal(image[1][~outside], label[~outside].float())
         assert type(image) is type(label) is torch.Tensor
         assert torch.equal(label, item["label"].flatten()[image[0].long()])
 
@@ -217,7 +218,10 @@ def test_a_patch_larger_than_the_volume_is_padded() -> None:
     item = item_of((5, 6, 7), (slice(2, 4),) * 3)
     image, label = PatchSampler((8, 8, 8), 0.5)(item, 0)
     assert image.shape == (2, 8, 8, 8)
-    assert int(label.sum()) == int(item["label"].sum()) == 8
+    outside = label == IGNORE
+    assert int((label == 1).sum()) == 8
+    assert int(outside.sum()) == 8**3 - 5 * 6 * 7
+    assert bool((image[:, outside] == item["image"].min()).all())
     assert torch.equal(image[1], label.float())
 
 

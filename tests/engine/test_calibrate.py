@@ -47,9 +47,7 @@ def test_calibrated_predictions_are_the_scaled_logits(run: Path, tmp_path: Path)
     np.testing.assert_array_equal(scaled.argmax(-1), plain.argmax(-1))
 
 
-def test_cases_that_it_was_fitted_on_and_other_weights_are_refused(
-    run: Path, tiny: RunConfig, tmp_path: Path
-) -> None:
+def test_cases_that_it_was_fitted_on_and_other_weights_are_refused(run: Path, tiny: RunConfig, tmp_path: Path) -> None:
     calibrate(run, tmp_path / "t.safetensors")
     with pytest.raises(ConfigError, match="would be too good"):
         predict(run, tmp_path / "val", split="val", calibrator=tmp_path / "t.safetensors")

@@ -123,6 +123,44 @@ def test_bad_cases_are_recorded_and_the_others_scored(
     assert "logits" in next(entry["message"] for entry in scores["refused"] if entry["case"] == names[2])
 
 
+def test_no_folder_name_reaches_a_result(predictions: Path, phantom: Path, config: RunConfig, tmp_path: Path) -> None:
+    private = predictions.rename(tmp_path / "Jane_Doe")
+    first = sorted(private.glob("*.nii.gz"))[0]
+    first.write_bytes(first.read_bytes()[:-30])
+    evaluate(private, phantom, tmp_path / "scores", config=config)
+    write_maps(private, phantom, tmp_path / "maps", data=config.data)
+    written = [*(tmp_path / "scores").iterdir(), *(tmp_path / "maps").iterdir(), *private.glob("*.json")]
+    assert len(written) > 20
+    assert not [path.name for path in written if b"Jane_Doe" in path.read_bytes()]
+
+
+def test_a_label_without_a_prediction_is_counted_in_a_flat_folder(
+    predictions: Path, phantom: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels").mkdir()
+    for file in (phantom / "testing").rglob("*_gt.nii.gz"):
+        shutil.copy(file, tmp_path / "labels" / file.name.replace("_gt", ""))
+    sorted(predictions.glob("*.nii.gz"))[0].unlink()
+    (predictions / "predictions.json").unlink()
+    scores = evaluate(predictions, tmp_path / "labels", tmp_path / "scores")
+    assert (scores["n_expected"], scores["n_scored"], scores["expected_from"]) == (4, 3, "labels")
+    assert [entry["reason"] for entry in scores["refused"]] == ["missing_prediction"]
+
+
+def test_scores_of_an_interrupted_second_run_do_not_look_complete(
+    run: Path, phantom: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(run / "predictions", phantom, tmp_path / "scores", config=config)
+
+    def stopped(job: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medcalib.engine.evaluate.score_pair", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run / "predictions", phantom, tmp_path / "scores", config=config)
+    assert not (tmp_path / "scores" / "scores.json").exists()
+
+
 def test_a_prediction_on_another_grid_is_refused_and_a_flipped_one_is_turned(
     predictions: Path, phantom: Path, config: RunConfig, tmp_path: Path
 ) -> None:

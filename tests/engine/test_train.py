@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medcalib.config.bundled import bundled
 from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.train import train
-from medcalib.errors import ConfigError, DataRefusedError, TrainingError
+from medcalib.errors import ConfigError, DataError, DataRefusedError, TrainingError
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -60,9 +61,13 @@ def test_stop_and_resume_gives_the_same_bits_as_not_stopping(
     assert [json.loads(line)["loss"] for line in lines[0]] == [json.loads(line)["loss"] for line in lines[1]]
 
 
-def test_dropout_resumes_exactly_too(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny.model_copy(update={"model": tiny.model.model_copy(update={"dropout": 0.3})})
-    train(config, tmp_path / "straight")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_dropout_resumes_exactly_too(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    dropping = tiny.model_copy(update={"model": tiny.model.model_copy(update={"dropout": 0.3})})
+    train(dropping, tmp_path / "straight")
+    config = changed(dropping, workers=workers)
     with monkeypatch.context() as patch:
         stop_after(1, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -128,9 +133,9 @@ def test_a_loss_that_is_not_finite_changes_nothing(
     line = json.loads((tmp_path / "one" / "metrics.jsonl").read_text())
     assert line["skipped_steps"] == 1
     assert all(value.isfinite().all() for value in weights(tmp_path / "one").values())
-    calls["n"], bad_calls = 0, range(4, 1000)
+    calls["n"], bad_calls = 0, range(4, 1000)  # from the second epoch on; an epoch has fewer than 20 steps
     with pytest.raises(TrainingError, match="not finite in 20 steps in a row"):
-        train(changed(tiny, steps_per_epoch=30), tmp_path / "many")
+        train(changed(tiny, epochs=30), tmp_path / "many")
     assert Checkpoints(tmp_path / "many").manifest["status"] == "failed"
 
 
@@ -140,7 +145,12 @@ def test_reduced_precision_trains(tiny: RunConfig, tmp_path: Path, precision: st
     assert 0 < line["loss"] < 3
 
 
-def test_what_cannot_work_is_refused_before_any_step(tiny: RunConfig, tmp_path: Path) -> None:
+def test_a_complete_run_that_is_resumed_returns_its_last_line(tiny: RunConfig, tmp_path: Path) -> None:
+    line = train(tiny, tmp_path / "run")
+    assert train(tiny, tmp_path / "run", resume=True) == line
+
+
+def test_what_cannot_work_is_refused_before_anything_is_written(tiny: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fp16' needs a CUDA device"):
         train(changed(tiny, precision="fp16", device="cpu"), tmp_path / "a")
     if not torch.cuda.is_available():
@@ -148,6 +158,20 @@ def test_what_cannot_work_is_refused_before_any_step(tiny: RunConfig, tmp_path: 
             train(changed(tiny, device="cuda"), tmp_path / "b")
     with pytest.raises(DataRefusedError, match="data folder does not exist"):
         train(tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": "/nowhere"})}), tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_a_damaged_training_volume_is_named(tiny: RunConfig, phantom: Path, tmp_path: Path, cache: str) -> None:
+    data = Path(shutil.copytree(phantom, tmp_path / "data"))
+    for image in (data / "training").rglob("*_frame01.nii.gz"):
+        image.write_bytes(image.read_bytes()[:-20])
+    moved = tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": str(data)})})
+    with pytest.raises(DataError, match="is damaged") as caught:
+        train(changed(moved, cache=cache), tmp_path / "run")
+    assert caught.value.reason == "damaged_gzip"
+    if cache == "memory":  # else the file is first read when its patch is drawn
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])

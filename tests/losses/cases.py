@@ -79,6 +79,18 @@ def check_ignored(name: str, **hyper: Any) -> None:
     torch.testing.assert_close(alone.detach(), loss.detach())
 
 
+def check_infinite_ignored(name: str, **hyper: Any) -> None:
+    """An infinite logit at an ignored voxel reaches neither the loss nor a gradient."""
+    logits, labels = random_batch(shape=(1, 2, 2, 2))
+    labels[0, 0, 0, 0] = 255
+    with torch.no_grad():
+        logits[0, 1, 0, 0, 0] = torch.inf
+    loss = losses.build(name, 3, ignore_index=255, **hyper)(logits, labels)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+
+
 def check_all_ignored(name: str, **hyper: Any) -> None:
     """Without a valid voxel loss and gradient are finite."""
     logits, labels = random_batch(shape=(1, 2, 2, 2))

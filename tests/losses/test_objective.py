@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import random_batch
+from cases import check_infinite_ignored, random_batch
 from monai.data import MetaTensor
 
 from medcalib import losses
@@ -34,6 +34,11 @@ def test_half_logits_are_computed_in_float32(name: str) -> None:
         loss = objective(half, labels)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, objective(half.float(), labels))
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_an_infinite_logit_at_an_ignored_voxel_is_harmless(name: str) -> None:
+    check_infinite_ignored(name)
 
 
 @pytest.mark.parametrize("name", losses.names())

@@ -210,6 +210,14 @@ def test_equal_mass_bins_hold_equal_mass_where_cells_allow() -> None:
     assert counts.ece_equal_mass(15) == pytest.approx(expected, abs=2e-3)
 
 
+def test_rounding_beyond_one_is_clamped() -> None:
+    """Averages of float32 probabilities often end at 1 + 1e-7."""
+    _, labels = smooth_case()
+    over = torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 0).float()
+    exact = CalibrationCounts.from_probs(over[None], labels[None])
+    assert same(CalibrationCounts.from_probs(over[None] * (1 + 2e-7), labels[None]), exact)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
