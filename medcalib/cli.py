@@ -33,6 +33,9 @@ Labels = Annotated[
     Path,
     typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
 ]
+Weights = Annotated[
+    Literal["best", "last"], typer.Option(help="Of the best validation Dice, or of the last epoch (as nnU-Net).")
+]
 OptionalConfig = Annotated[str | None, typer.Option("--config", help="Config that says how to read --labels.")]
 
 
@@ -131,13 +134,14 @@ def predict(
     split: Annotated[Literal["train", "val", "test"], typer.Option()] = "test",
     data: Data = None,
     device: str = "auto",
+    weights: Weights = "best",
     calibrator: Annotated[Path | None, typer.Option(help="A file that `calibrate` wrote for this run.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """Write probabilities of the cases of one split of the run, on the images' own grids."""
     from medcalib.engine.predict import predict as run_prediction
 
-    index = run_prediction(run, out, split=split, data=data, device=device, calibrator=calibrator)
+    index = run_prediction(run, out, split=split, data=data, device=device, weights=weights, calibrator=calibrator)
     done = len(index["cases"]) - len(index["refused"])
     _echo_index(index, f"predicted {done} of {len(index['cases'])} cases: {out}", as_json)
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
@@ -148,6 +152,7 @@ def calibrate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path, typer.Option(help="File to write, such as temperature.safetensors.")],
     method: Annotated[Literal["temperature"], typer.Option()] = "temperature",
+    weights: Weights = "best",
     data: Data = None,
     device: str = "auto",
 ) -> int:
@@ -155,7 +160,7 @@ def calibrate(
     from medcalib.engine.calibrate import calibrate as fit
     from medcalib.report.text import facts_text
 
-    fitted = fit(run, out, method=method, data=data, device=device)
+    fitted = fit(run, out, method=method, data=data, device=device, weights=weights)
     parameters = {name.removesuffix("_"): value.tolist() for name, value in fitted.state_dict().items()}
     typer.echo(facts_text({**parameters, "before": fitted.facts["before"], "after": fitted.facts["after"]}))
     typer.echo(f"wrote {out}")

@@ -41,7 +41,7 @@ def run_demo(out: Path) -> Path:
         folders.append(_evaluated(config, out / method, out / method / "run"))
     log.info("temperature scaling of ce, fitted on its validation patients")
     run, file = out / "ce" / "run", out / "ce" / "temperature.safetensors"
-    calibrate(run, file)
+    calibrate(run, file, weights="last")
     config = load(run / "config.yaml")
     folders.append(_evaluated(config, out / "ce_temperature", run, calibrator=file))
     return build_report(
@@ -54,8 +54,11 @@ def run_demo(out: Path) -> Path:
 
 
 def _evaluated(config: RunConfig, folder: Path, run: Path, *, calibrator: Path | None = None) -> Path:
-    """Predict, score and map the test patients into `folder`; returns it."""
-    index = predict(run, folder / "predictions", calibrator=calibrator)
+    """Predict, score and map the test patients into `folder`; returns it.
+
+    With the last weights, as nnU-Net: the longer a network trains on few patients, the more confident it grows.
+    """
+    index = predict(run, folder / "predictions", calibrator=calibrator, weights="last")
     found = evaluate(folder / "predictions", config.root, folder / "scores", config=config)
     log.info("\n%s on the test patients\n%s\n", index["method"]["name"], score_text(found))
     write_maps(folder / "predictions", config.root, folder / "maps", data=config.data)

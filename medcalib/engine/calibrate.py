@@ -20,7 +20,7 @@ from medcalib.data.load import load_case
 from medcalib.distributed import resolve_device
 from medcalib.engine.inference import window_logits
 from medcalib.engine.loader import preprocess_of
-from medcalib.engine.run import cases_of, load_model, open_run
+from medcalib.engine.run import Weights, cases_of, load_model, open_run
 from medcalib.errors import ConfigError
 from medcalib.metrics import CalibrationCounts
 
@@ -29,7 +29,13 @@ VOXELS_PER_CASE = 100_000
 
 
 def calibrate(
-    run: Path, out: Path, *, method: str = "temperature", data: str | None = None, device: str = "auto"
+    run: Path,
+    out: Path,
+    *,
+    method: str = "temperature",
+    data: str | None = None,
+    device: str = "auto",
+    weights: Weights = "best",
 ) -> Calibrator:
     """Fit `method` on the validation cases of `run` and save it to `out`, with what it was fitted on.
 
@@ -38,7 +44,7 @@ def calibrate(
     """
     config = open_run(run, data)
     chosen = resolve_device(device)
-    model, weights = load_model(run, config, chosen)
+    model, entry = load_model(run, config, chosen, weights)
     cases = cases_of(run, config, SPLIT)
     logits, labels = [], []
     for z, y in _voxels(cases, model, config, chosen):
@@ -50,7 +56,7 @@ def calibrate(
         raise ConfigError(f"{run}: {method} cannot be fitted: {error}") from error
     pooled, truth = torch.cat(logits), torch.cat(labels)
     fitted.facts = {
-        "weights_sha256": weights["sha256"],
+        "weights_sha256": entry["sha256"],
         "split": SPLIT,
         "cases": [case.id for case in cases],
         "voxels": len(truth),

@@ -61,9 +61,13 @@ class Checkpoints:
 
     def load_last(self) -> dict[str, Any]:
         """The newest whole state; says so when it had to fall back to the one before."""
+        return self.load_newest()[0]
+
+    def load_newest(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The newest whole state and its manifest entry."""
         for entry in self.manifest["last"]:
             try:
-                return self._load(entry)
+                return self._load(entry), entry
             except CheckpointError as error:
                 log.warning("%s; trying the one before", error)
         raise CheckpointError(f"{self.run} holds no whole checkpoint to resume from")

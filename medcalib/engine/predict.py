@@ -24,7 +24,7 @@ from medcalib.distributed import resolve_device
 from medcalib.engine.calibrate import load_for
 from medcalib.engine.inference import window_logits
 from medcalib.engine.loader import preprocess_of
-from medcalib.engine.run import cases_of, load_model, open_run
+from medcalib.engine.run import Weights, cases_of, load_model, open_run
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import read_json, write_json
 
@@ -60,20 +60,26 @@ def predict(
     data: str | None = None,
     device: str = "auto",
     calibrator: Path | None = None,
+    weights: Weights = "best",
 ) -> dict[str, Any]:
     """Predict the cases of one split of the run into `out`; returns the index that is written there.
 
+    `weights`: "best" by validation Dice, or "last" (see `load_model`).
     `calibrator` is a file that `calibrate` wrote for this run; cases that it was fitted on are refused. A case whose
     files are refused is recorded with its reason, the others go on.
     """
     config = open_run(run, data)
     cases = cases_of(run, config, split)
     chosen = resolve_device(device)
-    model, weights = load_model(run, config, chosen)
+    model, entry = load_model(run, config, chosen, weights)
     ids = [case.id for case in cases]
-    fitted = None if calibrator is None else load_for(run, calibrator, weights["sha256"], ids)
+    fitted = None if calibrator is None else load_for(run, calibrator, entry["sha256"], ids)
     predictor = Predictor(config, model, preprocess_of(config), chosen, fitted)
-    method = method_of(config, fitted) | {"weights_sha256": weights["sha256"], "epoch": weights["epoch"]}
+    method = method_of(config, fitted) | {
+        "weights": weights,
+        "weights_sha256": entry["sha256"],
+        "epoch": entry["epoch"],
+    }
     software = f"medcalib {medcalib.__version__}"
     source = {"dataset": config.name, "method": method, "software": software}
     index: dict[str, Any] = {**source, "split": split, "cases": ids, "refused": []}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from medcalib.errors import CheckpointError, ConfigError
 from medcalib.files import read_json, write_json, write_text
 from medcalib.networks import NETWORKS
 
+Weights = Literal["best", "last"]
 CONFIG, SPLIT, METRICS = "config.yaml", "split.json", "metrics.jsonl"
 # What may differ between a run and its continuation: where things are and how fast they go, not the result.
 _FREE = {
@@ -94,9 +95,15 @@ def build_model(config: RunConfig, in_channels: int) -> nn.Module:
     return NETWORKS[config.model.name].build(in_channels, config.num_classes, **config.model.options())
 
 
-def load_model(run: Path, config: RunConfig, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with the run's best weights, and the manifest entry of these (file, sha256, epoch, score)."""
-    state, entry = Checkpoints(run).load_best()
+def load_model(
+    run: Path, config: RunConfig, device: torch.device, weights: Weights = "best"
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with weights of the run, and their manifest entry (file, sha256, epoch).
+
+    `best`: of the highest validation Dice; `last`: of the last epoch, as nnU-Net predicts.
+    """
+    checkpoints = Checkpoints(run)
+    state, entry = checkpoints.load_best() if weights == "best" else checkpoints.load_newest()
     model = build_model(config, int(state["in_channels"]))
     try:
         model.load_state_dict(state["model"])

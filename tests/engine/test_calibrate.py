@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,16 @@ def test_calibrated_predictions_are_the_scaled_logits(run: Path, tmp_path: Path)
     expected = plain ** (1 / temperature)
     np.testing.assert_allclose(scaled, expected / expected.sum(-1, keepdims=True), atol=1e-5)
     np.testing.assert_array_equal(scaled.argmax(-1), plain.argmax(-1))
+
+
+def test_the_last_weights_can_be_asked_for(run: Path, tmp_path: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    index = predict(run, tmp_path / "last", weights="last")
+    assert index["method"]["weights_sha256"] == manifest["last"][0]["sha256"]
+    calibrate(run, tmp_path / "t.safetensors", weights="last")
+    predict(run, tmp_path / "scaled", weights="last", calibrator=tmp_path / "t.safetensors")
+    with pytest.raises(ConfigError, match="other weights"):
+        predict(run, tmp_path / "mixed", calibrator=tmp_path / "t.safetensors")
 
 
 def test_cases_that_it_was_fitted_on_and_other_weights_are_refused(run: Path, tiny: RunConfig, tmp_path: Path) -> None:
