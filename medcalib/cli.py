@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from medcalib.errors import ConfigError, Exit, MedcalibError
+from medcalib.cli_support import (
+    AsJson,
+    Command,
+    Config,
+    Data,
+    Labels,
+    OptionalConfig,
+    Out,
+    Predictions,
+    Set,
+    Weights,
+    echo_index,
+    echo_json,
+    guarded,
+    load_config,
+    optional_config,
+)
+from medcalib.errors import ConfigError, Exit
 
 app = typer.Typer(
     name="medcalib",
@@ -21,46 +35,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Command = Callable[..., "int | None"]
-
-Config = Annotated[str, typer.Argument(help="A YAML config, or the name of a shipped one (see `datasets`).")]
-Data = Annotated[str | None, typer.Option(help="Dataset folder; takes the place of data.root.")]
-Out = Annotated[Path, typer.Option(help="Folder to write.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key: --set train.epochs=5. Repeatable.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Predictions = Annotated[Path, typer.Option(help="Folder of <case>.nii.gz probabilities.")]
-Labels = Annotated[
-    Path,
-    typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
-]
-Weights = Annotated[
-    Literal["best", "last"], typer.Option(help="Of the best validation Dice, or of the last epoch (as nnU-Net).")
-]
-OptionalConfig = Annotated[str | None, typer.Option("--config", help="Config that says how to read --labels.")]
 
 
 def command(function: Command) -> Command:
-    """Register a command whose return value is the exit code and whose known errors end in one clear text."""
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
-        try:
-            code = function(*args, **kwargs)
-        except MedcalibError as error:
-            typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
-            code = error.exit_code
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            code = Exit.INTERRUPTED
-        except OSError as error:  # an unwritable folder, a full disk, a folder that is already there
-            if isinstance(error, BrokenPipeError):
-                raise
-            typer.echo(f"error: {error}", err=True)
-            code = Exit.USAGE
-        if code:
-            raise typer.Exit(int(code))
-
-    app.command()(guarded)
+    """Register a command under its name."""
+    app.command()(guarded(function))
     return function
 
 
@@ -98,9 +77,9 @@ def check(config: Config, data: Data = None, set_: Set = None, as_json: AsJson =
     from medcalib.engine.inspect import inspect
     from medcalib.report.text import facts_text
 
-    found = inspect(_load(config, set_, data))
+    found = inspect(load_config(config, set_, data))
     if as_json:
-        _echo_json({"problems": [vars(p) for p in found.problems], **found.facts})
+        echo_json({"problems": [vars(p) for p in found.problems], **found.facts})
     else:
         for problem in found.problems:
             typer.echo(str(problem), err=problem.level == "error")
@@ -119,7 +98,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last checkpoint.")] = False,
 ) -> int:
     """Train a network; OUT becomes a run folder."""
-    loaded = _load(config, set_, data, loss)
+    loaded = load_config(config, set_, data, loss)
     from medcalib.engine.train import train as run_training
 
     run_training(loaded, out, resume=resume)
@@ -143,7 +122,7 @@ def predict(
 
     index = run_prediction(run, out, split=split, data=data, device=device, weights=weights, calibrator=calibrator)
     done = len(index["cases"]) - len(index["refused"])
-    _echo_index(index, f"predicted {done} of {len(index['cases'])} cases: {out}", as_json)
+    echo_index(index, f"predicted {done} of {len(index['cases'])} cases: {out}", as_json)
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
 
 
@@ -181,10 +160,10 @@ def score(
     from medcalib.engine.evaluate import evaluate
     from medcalib.report.text import score_text
 
-    loaded = _optional(config, set_, None)
+    loaded = optional_config(config, set_, None)
     scores = evaluate(predictions, labels, out, config=loaded, workers=workers)
     if as_json:
-        _echo_json(scores)
+        echo_json(scores)
     else:
         typer.echo(score_text(scores))
     return Exit.SOME_REFUSED if scores["refused"] else Exit.OK
@@ -203,9 +182,9 @@ def maps(
     """Write confidence, error and local calibration-gap maps as NIfTI on the images' grids."""
     from medcalib.report.maps import write_maps
 
-    loaded = _optional(config, set_, None)
+    loaded = optional_config(config, set_, None)
     index = write_maps(predictions, labels, out, data=loaded.data if loaded else None, window_mm=window_mm)
-    _echo_index(index, f"maps of {len(index['cases'])} cases: {out}", as_json)
+    echo_index(index, f"maps of {len(index['cases'])} cases: {out}", as_json)
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
 
 
@@ -222,7 +201,7 @@ def report(
     from medcalib.report import build_report
     from medcalib.report.underlays import underlays
 
-    loaded = _optional(config, set_, data)
+    loaded = optional_config(config, set_, data)
     images = underlays(loaded) if loaded else {}
     typer.echo(f"report: {build_report(scores, out, maps=maps or (), underlays=images)}")
     return Exit.OK
@@ -237,7 +216,7 @@ def schema(
     from medcalib.files import write_json
 
     if out is None:
-        _echo_json(json_schema())
+        echo_json(json_schema())
     else:
         write_json(out, json_schema())
         typer.echo(f"wrote {out}")
@@ -252,7 +231,7 @@ def doctor(as_json: AsJson = False) -> int:
 
     facts = examine()
     if as_json:
-        _echo_json(facts)
+        echo_json(facts)
     else:
         typer.echo(facts_text(facts))
     return Exit.OK
@@ -266,7 +245,7 @@ def datasets(as_json: AsJson = False) -> int:
 
     found = list_datasets()
     if as_json:
-        _echo_json(found)
+        echo_json(found)
     else:
         rows = [[c["name"], c["layout"], ", ".join(c["classes"][1:]), c["path"]] for c in found["configs"]]
         typer.echo(table(rows, ["config", "layout", "classes", "file"]))
@@ -282,7 +261,7 @@ def losses(as_json: AsJson = False) -> int:
 
     found = list_losses()
     if as_json:
-        _echo_json(found)
+        echo_json(found)
     else:
         rows = [
             [
@@ -307,31 +286,3 @@ def main() -> None:
         app()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the pipe has gone; there is nobody to tell
-
-
-def _load(config: str, overrides: list[str] | None, data: str | None, loss: str | None = None) -> Any:
-    from medcalib.config import load
-    from medcalib.config.bundled import resolve
-
-    return load(resolve(config), overrides=overrides or (), data=data, loss=loss)
-
-
-def _optional(config: str | None, overrides: list[str] | None, data: str | None) -> Any:
-    """The config where one is given; options that only change a config need one."""
-    if config is None and (overrides or data):
-        raise ConfigError("--set and --data change a config; name it with --config")
-    return None if config is None else _load(config, overrides, data)
-
-
-def _echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
-    """What was done and what was refused."""
-    if as_json:
-        _echo_json(index)
-        return
-    typer.echo(summary)
-    for refused in index["refused"]:
-        typer.echo(f"refused {refused['case']}: {refused['message']} [{refused['reason']}]", err=True)
-
-
-def _echo_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

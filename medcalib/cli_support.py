@@ -1,0 +1,84 @@
+"""What the commands share: option types, the guard that turns errors into exit codes, and printing."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from medcalib.errors import ConfigError, Exit, MedcalibError
+
+Command = Callable[..., "int | None"]
+
+Config = Annotated[str, typer.Argument(help="A YAML config, or the name of a shipped one (see `datasets`).")]
+Data = Annotated[str | None, typer.Option(help="Dataset folder; takes the place of data.root.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key: --set train.epochs=5. Repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Predictions = Annotated[Path, typer.Option(help="Folder of <case>.nii.gz probabilities.")]
+Labels = Annotated[
+    Path,
+    typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
+]
+Weights = Annotated[
+    Literal["best", "last"], typer.Option(help="Of the best validation Dice, or of the last epoch (as nnU-Net).")
+]
+OptionalConfig = Annotated[str | None, typer.Option("--config", help="Config that says how to read --labels.")]
+
+
+def guarded(function: Command) -> Callable[..., None]:
+    """A command whose return value is the exit code and whose known errors end in one clear text."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except MedcalibError as error:
+            typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            code = Exit.INTERRUPTED
+        except OSError as error:  # an unwritable folder, a full disk, a folder that is already there
+            if isinstance(error, BrokenPipeError):
+                raise
+            typer.echo(f"error: {error}", err=True)
+            code = Exit.USAGE
+        if code:
+            raise typer.Exit(int(code))
+
+    return run
+
+
+def load_config(config: str, overrides: list[str] | None, data: str | None, loss: str | None = None) -> Any:
+    """The `RunConfig` of a path or of a shipped config's name, with the options applied."""
+    from medcalib.config import load
+    from medcalib.config.bundled import resolve
+
+    return load(resolve(config), overrides=overrides or (), data=data, loss=loss)
+
+
+def optional_config(config: str | None, overrides: list[str] | None, data: str | None) -> Any:
+    """The config where one is given; options that only change a config need one."""
+    if config is None and (overrides or data):
+        raise ConfigError("--set and --data change a config; name it with --config")
+    return None if config is None else load_config(config, overrides, data)
+
+
+def echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
+    """What was done and what was refused."""
+    if as_json:
+        echo_json(index)
+        return
+    typer.echo(summary)
+    for refused in index["refused"]:
+        typer.echo(f"refused {refused['case']}: {refused['message']} [{refused['reason']}]", err=True)
+
+
+def echo_json(value: Any) -> None:
+    """Print JSON, with null for what is not a number."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
