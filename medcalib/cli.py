@@ -30,7 +30,6 @@ from medcalib.errors import ConfigError, Exit
 
 app = typer.Typer(
     name="medcalib",
-    help="Train, measure and repair the calibration of 3D medical segmentation. Not a medical device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -142,6 +141,11 @@ def calibrate(
     fitted = fit(run, out, method=method, data=data, device=device, weights=weights)
     parameters = {name.removesuffix("_"): value.tolist() for name, value in fitted.state_dict().items()}
     typer.echo(facts_text({**parameters, "before": fitted.facts["before"], "after": fitted.facts["after"]}))
+    before, after = (fitted.facts[when]["ece_pred_foreground"] for when in ("before", "after"))
+    if before is not None and after > before:
+        typer.echo(
+            "the predicted foreground became worse: the fit is over all voxels, and most are background", err=True
+        )
     typer.echo(f"wrote {out}")
     return Exit.OK
 
@@ -247,7 +251,7 @@ def datasets(as_json: AsJson = False) -> int:
     if as_json:
         echo_json(found)
     else:
-        rows = [[c["name"], c["layout"], ", ".join(c["classes"][1:]), c["path"]] for c in found["configs"]]
+        rows = [[c["name"], c["layout"], _listed(c["classes"][1:]), c["path"]] for c in found["configs"]]
         typer.echo(table(rows, ["config", "layout", "classes", "file"]))
         typer.echo("\n" + table([[x["name"], x["about"]] for x in found["layouts"]], ["layout", "what it reads"]))
     return Exit.OK
@@ -274,6 +278,22 @@ def losses(as_json: AsJson = False) -> int:
         ]
         typer.echo(table(rows, ["loss", "terms", "hyperparameters", "reference"]))
     return Exit.OK
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+@app.callback()
+def version(
+    show: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Train, measure and repair the calibration of 3D medical segmentation. Not a medical device."""
+    if show:
+        from medcalib import __version__
+
+        typer.echo(f"medcalib {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

@@ -30,11 +30,17 @@ class Temperature(Calibrator):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes)
         self.temperature_: Tensor
-        self.register_buffer("temperature_", torch.ones((), dtype=torch.float64))
+        self.register_buffer("temperature_", torch.full((), math.nan, dtype=torch.float64))
 
     def forward(self, logits: Tensor) -> Tensor:
-        """logits / T, in the type of the logits."""
+        """logits / T (logits again, not probabilities), in the type of the logits. Raises ValueError before a fit."""
+        if bool(self.temperature_.isnan()):
+            raise ValueError("the temperature is not fitted; call fit(logits, labels) on held-out cases first")
         return logits / self.temperature_.to(logits.dtype)
+
+    def extra_repr(self) -> str:
+        """The fitted temperature."""
+        return f"temperature={self.temperature_.item():.4g}"
 
     def fit(self, logits: Tensor, labels: Tensor) -> Self:
         """Find T. Raises ValueError when the NLL has no minimum (every voxel right by any margin, or the reverse)."""

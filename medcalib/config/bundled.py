@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import medcalib
+from medcalib.config.messages import suggestion
+from medcalib.errors import ConfigError
 
 _PACKAGE = Path(medcalib.__file__).parent
 
@@ -18,5 +20,9 @@ def bundled() -> dict[str, Path]:
 
 def resolve(config: str) -> Path:
     """A path as it is; the bare name of a shipped config as its path."""
-    path = Path(config)
-    return bundled().get(config, path) if not path.exists() else path
+    path, known = Path(config), bundled()
+    if path.exists() or path.suffix or path.name != config:
+        return path
+    if config not in known:
+        raise ConfigError(f"{config}: no such file, and no shipped config; {suggestion(config, list(known))}")
+    return known[config]

@@ -15,6 +15,7 @@ from medcalib.data.intensity import INTENSITIES
 from medcalib.data.labels import CONVENTIONS, IGNORE, LabelMap
 from medcalib.data.layouts import LAYOUTS
 from medcalib.data.splits import SPLITS
+from medcalib.errors import ConfigError
 from medcalib.losses import RECIPES, TERMS, Objective, build, build_terms, parameters, term_parameters
 from medcalib.metrics.case import REGIONS
 from medcalib.networks import NETWORKS
@@ -217,8 +218,10 @@ class RunConfig(Closed):
 
     @property
     def root(self) -> Path:
-        """The dataset folder."""
-        return Path(self.data.root or "")
+        """The dataset folder. Raises `ConfigError` where none is named."""
+        if not self.data.root:
+            raise ConfigError("the config names no data.root; pass the dataset folder with --data")
+        return Path(self.data.root)
 
     def build_objective(self) -> Objective:
         """The loss of this run. Raises ValueError for options out of range."""

@@ -108,8 +108,8 @@ class LabelMap:
         declared = ", ".join(f"{n}={'/'.join(map(str, c))}" for n, c in zip(self.class_names, self.codes, strict=True))
         raise DataError(
             "unknown_label",
-            f"{where}: label code {shown} is not declared in the config ({declared}); add it to `labels`, or name "
-            "it `ignore_label`",
+            f"{where}: label code {shown} is not declared ({declared}); add it to the classes (`labels` of a config, "
+            "`codes` of a sidecar), or name it as the code to ignore",
         )
 
     def decode(self, classes: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int32]:

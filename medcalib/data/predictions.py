@@ -123,6 +123,8 @@ def label_map_of(prediction: Path) -> LabelMap:
         flat = [code for group in codes for code in group]
         if not 2 <= len(names) == len(codes) <= IGNORE or not all(codes) or len(set(flat)) < len(flat):
             raise ValueError(f"{len(names)} names, {len(codes)} groups of codes, each code in one group")
+        if 0 not in codes[0]:
+            raise ValueError("the first class must be the background, with code 0")
         return LabelMap(names, codes, None if ignored is None else int(ignored))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError("bad_sidecar", f"{path} names no class_names and codes ({error}); pass --config") from error
@@ -133,11 +135,35 @@ def flat_references(labels: Path) -> dict[str, Case]:
     if not labels.is_dir():
         raise DataError("missing_folder", f"{labels} is no folder of labels")
     files = {stem(path): path for path in sorted(labels.iterdir()) if path.is_file() and is_nifti(path)}
+    if not files:
+        raise DataError("no_labels", f"{labels} holds no <case>.nii.gz; for a dataset's own folder pass --config")
     return {
         name: Case(name, name, (), path, None, files.get(f"{name}_posterior"))
         for name, path in files.items()
         if not name.endswith("_posterior")
     }
+
+
+def same_classes(pairs: Iterable[Pair]) -> tuple[list[Pair], list[dict[str, str]]]:
+    """Pairs whose sidecars name the classes of the first readable one, and the refused others: scores of different
+    classes cannot stand in one table."""
+    kept: list[Pair] = []
+    refused: list[dict[str, str]] = []
+    first: tuple[str, LabelMap] | None = None
+    for pair in pairs:
+        try:
+            found = label_map_of(pair.prediction)
+            first = first or (pair.case.id, found)
+            if found != first[1]:
+                raise DataError(
+                    "class_order",
+                    f"the sidecar of {pair.case.id} names {', '.join(found.class_names)}, that of {first[0]} names "
+                    f"{', '.join(first[1].class_names)} (or other codes); make them agree, or pass --config",
+                )
+            kept.append(pair)
+        except DataError as error:
+            refused.append({"case": pair.case.id, "reason": error.reason, "message": str(error)})
+    return kept, refused
 
 
 def pair_up(
@@ -185,10 +211,15 @@ def read_probs(path: Path, class_names: Sequence[str], affine: Affine, shape: tu
     """Probabilities (C, i, j, k) on the grid (`affine`, `shape`); flipped or permuted where affines prove it."""
     volume = read_volume(path)
     if volume.array.ndim != 4 or volume.array.shape[3] != len(class_names):
+        hint = ""
+        if volume.array.ndim == 3:
+            hint = "; this looks like a label map, not like probabilities"
+        elif volume.array.shape[0] == len(class_names):
+            hint = "; the class axis is first, move it last"
         raise DataError(
             "channel_count",
             f"{path} has shape {volume.array.shape}; expected 4-D with the {len(class_names)} classes "
-            f"({', '.join(class_names)}) last",
+            f"({', '.join(class_names)}) last{hint}",
         )
     moved = on_same_grid(volume.array, volume.affine, affine, shape, str(path))
     return np.ascontiguousarray(np.moveaxis(moved, -1, 0))

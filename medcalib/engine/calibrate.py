@@ -96,8 +96,11 @@ def _voxels(
         yield flat[kept], labels[kept].long()
 
 
-def _scores(logits: Tensor, labels: Tensor, config: RunConfig) -> dict[str, float]:
-    """NLL in nats and ECE of the fitting voxels."""
-    counts = CalibrationCounts.from_logits(logits.T[None], labels[None])
-    nll = float(cross_entropy(logits.double(), labels))
-    return {"nll": nll, "ece": counts.ece(config.score.bins, config.score.edges)}
+def _scores(logits: Tensor, labels: Tensor, config: RunConfig) -> dict[str, float | None]:
+    """NLL in nats, and ECE over all fitting voxels and over those predicted as foreground."""
+    found: dict[str, float | None] = {"nll": float(cross_entropy(logits.double(), labels))}
+    predicted = logits.argmax(1)
+    for region, mask in (("all", torch.ones_like(predicted, dtype=torch.bool)), ("pred_foreground", predicted > 0)):
+        counts = CalibrationCounts.from_logits(logits.T[None], labels[None], mask=mask[None])
+        found[f"ece_{region}"] = counts.ece(config.score.bins, config.score.edges) if counts.voxels() else None
+    return found

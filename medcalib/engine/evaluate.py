@@ -20,7 +20,16 @@ from medcalib.config.references import references
 from medcalib.config.schema import ScoreConfig
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.labels import IGNORE, LabelMap
-from medcalib.data.predictions import INDEX, Pair, expected_cases, labels_for, pair_up, read_pair, without_folders
+from medcalib.data.predictions import (
+    INDEX,
+    Pair,
+    expected_cases,
+    labels_for,
+    pair_up,
+    read_pair,
+    same_classes,
+    without_folders,
+)
 from medcalib.errors import DataError, DataRefusedError, Problem
 from medcalib.files import read_json, write_json
 from medcalib.metrics import CaseScores, score_case
@@ -55,6 +64,9 @@ def evaluate(
     known = references(labels, data)
     expected, source = expected_cases(predictions, known, flat=data is None)
     pairs, refused = pair_up(predictions, known, expected)
+    if data is None:
+        pairs, differing = same_classes(pairs)
+        refused += differing
     if not pairs and not refused:
         raise DataRefusedError([Problem(str(predictions), "no_prediction", "no <case>.nii.gz found")])
     label_map = None if data is None else data.label_map

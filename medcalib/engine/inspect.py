@@ -76,6 +76,9 @@ def inspect(config: RunConfig) -> Inspection:
     try:
         if cases:
             facts["split"] = {name: len(part) for name, part in split_of(config, cases).items()}
+            if not facts["split"]["test"]:
+                message = "no case is left for test: `predict` has nothing to do without --split val"
+                problems.append(Problem("split", "empty_test", message, "warning"))
     except DataRefusedError as error:
         problems += [_as_told(p) for p in error.problems]
     return Inspection(merged_warnings(problems), facts)
@@ -106,6 +109,8 @@ def _facts(config: RunConfig, cases: list[Case], seen: _Seen) -> dict[str, Any]:
             "largest_intensity": seen.brightest,
         }
     if total:
-        facts["voxel_share"] = {names[k]: n / total for k, n in sorted(seen.voxels.items())}
+        facts["voxel_share"] = {
+            name: seen.voxels[k] / total for k, name in names.items() if k != IGNORE or seen.voxels[k]
+        }
         facts["cases_with_class"] = {name: seen.present[k] for k, name in enumerate(config.data.class_names)}
     return facts

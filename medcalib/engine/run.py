@@ -51,7 +51,9 @@ def check_same(out: Path, config: RunConfig) -> None:
     different = _differences(before.model_dump(), config.model_dump())
     if different:
         listed = "\n".join(f"  {key}: the run has {old!r}, now {new!r}" for key, old, new in different)
-        raise ConfigError(f"{out} was started with another config:\n{listed}\nuse a new --out for a changed config")
+        raise ConfigError(
+            f"{out} was started with another config:\n{listed}\nrepeat the options of the first call, or choose a new --out"
+        )
 
 
 def _differences(

@@ -95,6 +95,8 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
     if checkpoints.manifest["last"]:
         state.restore(checkpoints.load_last())
     folder.truncate_metrics(out, state.epoch)
+    if state.epoch >= config.train.epochs:
+        log.info("%s is complete already: %d epochs", out, state.epoch)
     _run(config, out, state, checkpoints, loader, batches, validation, device)
     return folder.last_metrics(out)
 

@@ -103,6 +103,10 @@ class CalibrationCounts:
         summed: dict[str, Any] = {k: None if a is None or b is None else a + b for k, (a, b) in pairs.items()}
         return CalibrationCounts(**summed)
 
+    def __radd__(self, other: int) -> CalibrationCounts:
+        """Lets `sum(counts)` start from 0."""
+        return self if other == 0 else NotImplemented
+
     @property
     def has_posterior(self) -> bool:
         """Whether the true calibration error can be computed."""

@@ -14,13 +14,16 @@ def checked_probs(probs: Tensor) -> Tensor:
 
     Raises ValueError unless they are finite, within 1e-6 of [0, 1] and sum to 1 over C within 1e-3.
     """
+    probs = probs.detach()
     low, high = (float(v) for v in probs.aminmax()) if probs.numel() else (0.0, 1.0)
     if not low == low or not high == high or high == float("inf"):
         raise ValueError("probabilities hold NaN or infinite values")
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
-        hint = (
-            "; they look like logits: apply softmax, or say that they are logits" if high > 1.01 or low < -0.01 else ""
-        )
+        hint = ""
+        if 1.01 < high <= 100 and low >= 0:
+            hint = "; if these are percentages, divide by 100"
+        elif high > 1.01 or low < -0.01:
+            hint = "; they look like logits: apply softmax first"
         raise ValueError(f"probabilities must lie in [0, 1], got {low!r}..{high!r}{hint}")
     for image in probs:
         worst = float((image.sum(0, dtype=torch.float64) - 1).abs().max()) if image.numel() else 0.0

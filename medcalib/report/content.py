@@ -144,6 +144,8 @@ def comparison(methods: Sequence[Method]) -> list[str]:
     word = "lower" if len(known) == 2 else "lowest"
     values = ", ".join(f"{m.name} {_with_interval(m)}" for m in (first, *others))
     said = [f"{first.name} has the {word} ECE {first.where} on these cases: {values}."]
+    if len({f"{m.main['ece']:.4f}" for m in known}) == 1:
+        return [f"The methods have the same ECE {first.where} at the printed precision: {values}."]
     if any(m.main["ece_low"] is None for m in known):
         return [*said, "An interval is undefined (fewer than 3 patients), so no method is set apart."]
     touching = [m.name for m in others if m.main["ece_low"] <= first.main["ece_high"]]

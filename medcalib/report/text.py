@@ -33,7 +33,7 @@ def score_text(scores: Mapping[str, Any]) -> str:
         rows.append(
             [
                 region,
-                f"{number(p['ece'])} [{number(p['ece_low'])}, {number(p['ece_high'])}]",
+                interval({"value": p["ece"], "low": p["ece_low"], "high": p["ece_high"]}),
                 interval(mean[region]["ece"]),
                 number(p.get("ece_true")),
                 number(p["gap"], sign=True),
@@ -47,8 +47,8 @@ def score_text(scores: Mapping[str, Any]) -> str:
     settings = scores["settings"]
     lines += [
         "",
-        f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over patients; "
-        "gap: confidence minus accuracy, above 0 is overconfident",
+        f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over 3 or more patients; gap: "
+        "confidence minus accuracy, above 0 is overconfident",
     ]
     return "\n".join(lines)
 

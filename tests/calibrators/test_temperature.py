@@ -65,6 +65,14 @@ def test_the_official_optimum() -> None:
     torch.testing.assert_close(probs, torch.from_numpy(stored["probs_eval_exact"]), rtol=1e-6, atol=1e-7)
 
 
+def test_before_a_fit_it_is_refused_and_after_it_shows_its_temperature() -> None:
+    logits, labels = drawn(2.0)
+    unfitted = calibrators.build("temperature", 4)
+    with pytest.raises(ValueError, match="not fitted"):
+        unfitted(logits)
+    assert "temperature=2.0" in repr(unfitted.fit(logits, labels)) or "temperature=1.9" in repr(unfitted)
+
+
 def test_without_a_minimum_the_fit_is_refused() -> None:
     logits = torch.eye(4, dtype=torch.float64) * 5
     with pytest.raises(ValueError, match="no minimum"):

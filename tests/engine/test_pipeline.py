@@ -147,6 +147,22 @@ def test_a_label_without_a_prediction_is_counted_in_a_flat_folder(
     assert [entry["reason"] for entry in scores["refused"]] == ["missing_prediction"]
 
 
+def test_a_case_with_other_classes_is_refused_not_mixed(predictions: Path, phantom: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for file in (phantom / "testing").rglob("*_gt.nii.gz"):
+        shutil.copy(file, tmp_path / "labels" / file.name.replace("_gt", ""))
+    first, second = [path for path in sorted(predictions.glob("*.json")) if path.name != "predictions.json"][:2]
+    meta = json.loads(first.read_text())
+    second.write_text(json.dumps({**meta, "class_names": ["background", "a", "b", "c"]}))
+    scores = evaluate(predictions, tmp_path / "labels", tmp_path / "scores")
+    assert [(entry["case"], entry["reason"]) for entry in scores["refused"]] == [(second.stem, "class_order")]
+    assert scores["n_scored"] == 3
+    first.write_text(json.dumps({**meta, "codes": [[1], [0], [2], [3]]}))
+    scores = evaluate(predictions, tmp_path / "labels", tmp_path / "again")
+    refused = {entry["case"]: entry["message"] for entry in scores["refused"]}
+    assert "the first class must be the background" in refused[first.stem]
+
+
 def test_scores_of_an_interrupted_second_run_do_not_look_complete(
     run: Path, phantom: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
