@@ -19,12 +19,14 @@ from medcalib.cli_support import (
     Out,
     Predictions,
     Set,
+    Version,
     Weights,
     echo_index,
     echo_json,
     guarded,
     load_config,
     optional_config,
+    shortened,
 )
 from medcalib.errors import ConfigError, Exit
 
@@ -251,7 +253,7 @@ def datasets(as_json: AsJson = False) -> int:
     if as_json:
         echo_json(found)
     else:
-        rows = [[c["name"], c["layout"], _listed(c["classes"][1:]), c["path"]] for c in found["configs"]]
+        rows = [[c["name"], c["layout"], shortened(c["classes"][1:]), c["path"]] for c in found["configs"]]
         typer.echo(table(rows, ["config", "layout", "classes", "file"]))
         typer.echo("\n" + table([[x["name"], x["about"]] for x in found["layouts"]], ["layout", "what it reads"]))
     return Exit.OK
@@ -280,20 +282,10 @@ def losses(as_json: AsJson = False) -> int:
     return Exit.OK
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
 @app.callback()
-def version(
-    show: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
-) -> None:
+def version(show: Version = False) -> None:
     """Train, measure and repair the calibration of 3D medical segmentation. Not a medical device."""
-    if show:
-        from medcalib import __version__
-
-        typer.echo(f"medcalib {__version__}")
-        raise typer.Exit
+    del show  # its callback has done it
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+import medcalib
 from medcalib.errors import ConfigError, Exit, MedcalibError
 
 Command = Callable[..., "int | None"]
@@ -26,6 +27,18 @@ Labels = Annotated[
 ]
 Weights = Annotated[
     Literal["best", "last"], typer.Option(help="Of the best validation Dice, or of the last epoch (as nnU-Net).")
+]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, when `--version` is given."""
+    if wanted:
+        typer.echo(f"medcalib {medcalib.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version and exit.")
 ]
 OptionalConfig = Annotated[str | None, typer.Option("--config", help="Config that says how to read --labels.")]
 
@@ -82,3 +95,8 @@ def echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
 def echo_json(value: Any) -> None:
     """Print JSON, with null for what is not a number."""
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def shortened(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

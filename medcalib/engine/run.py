@@ -52,7 +52,7 @@ def check_same(out: Path, config: RunConfig) -> None:
     if different:
         listed = "\n".join(f"  {key}: the run has {old!r}, now {new!r}" for key, old, new in different)
         raise ConfigError(
-            f"{out} was started with another config:\n{listed}\nrepeat the options of the first call, or choose a new --out"
+            f"{out} was started with another config:\n{listed}\nrepeat the first call's options, or choose a new --out"
         )
 
 

@@ -47,8 +47,8 @@ def score_text(scores: Mapping[str, Any]) -> str:
     settings = scores["settings"]
     lines += [
         "",
-        f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over 3 or more patients; gap: "
-        "confidence minus accuracy, above 0 is overconfident",
+        f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over 3 or more patients;",
+        "gap: confidence minus accuracy, above 0 is overconfident",
     ]
     return "\n".join(lines)
 
