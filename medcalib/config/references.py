@@ -1,4 +1,4 @@
-"""Reference labels of predictions: by a dataset's config, or a flat folder of `<case>.nii.gz`."""
+"""Predictions and the reference labels that belong to them, by a dataset's config or from a flat folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medcalib.config.dataset import scan
 from medcalib.config.schema import DataConfig
 from medcalib.data.case import Case
 from medcalib.data.check import require
-from medcalib.data.predictions import flat_references
+from medcalib.data.predictions import Pair, expected_cases, flat_references, pair_up, same_classes
 
 
 def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
@@ -20,3 +20,14 @@ def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
     if not cases:
         require(problems)
     return {case.id: case for case in cases}
+
+
+def paired(predictions: Path, labels: Path, data: DataConfig | None) -> tuple[list[Pair], list[dict[str, str]], str]:
+    """Pairs, refused cases with their reasons, and how it is known which cases are expected."""
+    known = references(labels, data)
+    expected, source = expected_cases(predictions, known, flat=data is None)
+    pairs, refused = pair_up(predictions, known, expected)
+    if data is None:
+        pairs, differing = same_classes(pairs)
+        refused += differing
+    return pairs, refused, source

@@ -16,18 +16,15 @@ from tqdm import tqdm
 
 import medcalib
 from medcalib.config import RunConfig
-from medcalib.config.references import references
+from medcalib.config.references import paired
 from medcalib.config.schema import ScoreConfig
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.labels import IGNORE, LabelMap
 from medcalib.data.predictions import (
     INDEX,
     Pair,
-    expected_cases,
     labels_for,
-    pair_up,
     read_pair,
-    same_classes,
     without_folders,
 )
 from medcalib.errors import DataError, DataRefusedError, Problem
@@ -61,12 +58,7 @@ def evaluate(
     """
     data = None if config is None else config.data
     score = ScoreConfig() if config is None else config.score
-    known = references(labels, data)
-    expected, source = expected_cases(predictions, known, flat=data is None)
-    pairs, refused = pair_up(predictions, known, expected)
-    if data is None:
-        pairs, differing = same_classes(pairs)
-        refused += differing
+    pairs, refused, source = paired(predictions, labels, data)
     if not pairs and not refused:
         raise DataRefusedError([Problem(str(predictions), "no_prediction", "no <case>.nii.gz found")])
     label_map = None if data is None else data.label_map

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medcalib.config.references import references
+from medcalib.config.references import paired
 from medcalib.config.schema import DataConfig
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.labels import IGNORE
 from medcalib.data.nifti import write_volume
-from medcalib.data.predictions import Compared, expected_cases, labels_for, pair_up, read_pair, without_folders
+from medcalib.data.predictions import Compared, labels_for, read_pair, without_folders
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import write_json
 from medcalib.metrics.checks import checked_probs
@@ -42,9 +42,7 @@ def write_maps(
     """
     if not window_mm > 0:
         raise ConfigError(f"window_mm must be positive, got {window_mm}")
-    known = references(labels, data)
-    expected, _ = expected_cases(predictions, known, flat=data is None)
-    pairs, refused = pair_up(predictions, known, expected)
+    pairs, refused, _ = paired(predictions, labels, data)
     done = []
     for pair in pairs:
         try:
