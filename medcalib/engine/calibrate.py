@@ -46,15 +46,12 @@ def calibrate(
     chosen = resolve_device(device)
     model, entry = load_model(run, config, chosen, weights)
     cases = cases_of(run, config, SPLIT)
-    logits, labels = [], []
-    for z, y in _voxels(cases, model, config, chosen):
-        logits.append(z)
-        labels.append(y)
+    logits, labels = zip(*_voxels(cases, model, config, chosen), strict=True)
+    pooled, truth = torch.cat(logits), torch.cat(labels)
     try:
-        fitted = calibrators.build(method, config.num_classes).fit(torch.cat(logits), torch.cat(labels))
+        fitted = calibrators.build(method, config.num_classes).fit(pooled, truth)
     except ValueError as error:
         raise ConfigError(f"{run}: {method} cannot be fitted: {error}") from error
-    pooled, truth = torch.cat(logits), torch.cat(labels)
     fitted.facts = {
         "weights_sha256": entry["sha256"],
         "split": SPLIT,
