@@ -274,7 +274,7 @@ def losses(as_json: AsJson = False) -> int:
                 x["name"],
                 " + ".join(x["terms"]),
                 ", ".join(f"{k}={v}" for k, v in x["defaults"].items()),
-                x["reference"],
+                ", ".join(x["cite"]),
             ]
             for x in found
         ]

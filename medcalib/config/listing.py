@@ -27,7 +27,8 @@ def list_losses() -> list[dict[str, Any]]:
             "name": name,
             "terms": list(recipe.terms),
             "defaults": {key: p.default for key, p in losses.parameters(name).items()},
-            "reference": recipe.reference,
+            "equation": recipe.equation,
+            "cite": list(recipe.cite),
         }
         for name, recipe in losses.RECIPES.items()
     ]

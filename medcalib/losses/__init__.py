@@ -3,52 +3,20 @@
     objective = build("mbls", num_classes=4, margin=5)      # cross-entropy + 0.1 * margin penalty
     loss = objective(logits, labels)                        # logits (B, C, *S), labels (B, *S)
 
-To add one: a term in its own file, one line in TERMS, and for a published method one in RECIPES.
+To add one: a term in its own file, and in registry.py one line in TERMS and for a published method one in RECIPES.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-from medcalib.losses.cross_entropy import CrossEntropy, LabelSmoothing
-from medcalib.losses.dice import DiceLoss
-from medcalib.losses.focal import FocalLoss
-from medcalib.losses.margin import MarginPenalty
 from medcalib.losses.objective import Objective, WeightedTerm
+from medcalib.losses.registry import RECIPES, TERMS, Recipe
 from medcalib.losses.term import Term
 
 __all__ = ["RECIPES", "TERMS", "Objective", "Recipe", "Term", "build", "build_terms", "names", "parameters"]
-
-
-class Recipe(NamedTuple):
-    """A published method: its terms in order, the default weight of the last one, and where it is from.
-
-    All terms but the last have weight 1. `weight` is a hyperparameter of the method when there are several.
-    """
-
-    terms: tuple[str, ...]
-    weight: float
-    reference: str
-
-
-TERMS: dict[str, type[Term]] = {
-    "cross_entropy": CrossEntropy,
-    "label_smoothing": LabelSmoothing,
-    "focal": FocalLoss,
-    "dice": DiceLoss,
-    "margin": MarginPenalty,
-}
-
-RECIPES: dict[str, Recipe] = {
-    "ce": Recipe(("cross_entropy",), 1.0, "cross-entropy"),
-    "dice": Recipe(("dice",), 1.0, "Milletari et al. 2016, V-Net"),
-    "dice_ce": Recipe(("cross_entropy", "dice"), 1.0, "Isensee et al. 2021, nnU-Net"),
-    "label_smoothing": Recipe(("label_smoothing",), 1.0, "Szegedy et al. 2016, Rethinking Inception"),
-    "focal": Recipe(("focal",), 1.0, "Lin et al. 2017; Mukhoti et al. 2020"),
-    "mbls": Recipe(("cross_entropy", "margin"), 0.1, "Liu et al. 2022, MbLS; Murugesan et al. 2023"),
-}
 
 
 def names() -> list[str]:
@@ -65,7 +33,7 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
     if len(recipe.terms) > 1:
         kind = inspect.Parameter.KEYWORD_ONLY
         found["weight"] = inspect.Parameter("weight", kind, default=recipe.weight, annotation=float)
-    return found
+    return found | {key: found[key].replace(default=default) for key, default in recipe.defaults.items()}
 
 
 def term_parameters(term: str) -> dict[str, inspect.Parameter]:
@@ -84,12 +52,12 @@ def build(name: str, num_classes: int, *, ignore_index: int | None = None, **hyp
     unknown = sorted(hyperparameters.keys() - known.keys())
     if unknown:
         raise ValueError(f"{name} has no hyperparameter {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-    weight = _checked_weight(hyperparameters.pop("weight", recipe.weight))
+    chosen = {"weight": recipe.weight, **recipe.defaults, **hyperparameters}
     parts = []
     for position, term in enumerate(recipe.terms):
-        own = {key: value for key, value in hyperparameters.items() if key in term_parameters(term)}
+        own = {key: value for key, value in chosen.items() if key in term_parameters(term)}
         last = position == len(recipe.terms) - 1
-        parts.append((term, weight if last else 1.0, own))
+        parts.append((term, chosen["weight"] if last else 1.0, own))
     return build_terms(parts, num_classes, ignore_index=ignore_index)
 
 

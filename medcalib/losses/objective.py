@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,12 @@ class Objective(nn.Module):
 
     def parts(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms by name; their sum is the loss."""
-        del images  # no term of this version looks at the image
-        logits, labels, valid = self._prepared(logits, labels)
+        inputs = self._prepared(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
-            return {name: self.weights[name] * term(logits, labels, valid) for name, term in self.terms.items()}
+            return {
+                name: self.weights[name] * term(*inputs, *_images_for(term, images, inputs[1]))
+                for name, term in zip(self.terms, self._terms(), strict=True)
+            }
 
     @property
     def observes(self) -> bool:
@@ -58,9 +60,10 @@ class Objective(nn.Module):
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
-        logits, labels, valid = self._prepared(logits.detach(), labels)
-        for term in self._terms():
-            term.observe(logits, labels, valid)
+        inputs = self._prepared(logits.detach(), labels)
+        with torch.autocast(logits.device.type, enabled=False):
+            for term in self._terms():
+                term.observe(*inputs)
 
     def update(self) -> None:
         """Let terms with multipliers take their step from everything observed since the last one."""
@@ -68,7 +71,7 @@ class Objective(nn.Module):
             term.update()
 
     def _terms(self) -> list[Term]:
-        return [term for term in self.terms.values() if isinstance(term, Term)]
+        return cast(list[Term], list(self.terms.values()))
 
     def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Plain tensors (a MetaTensor costs time and breaks torch.compile), float32 at least, labels as int64."""
@@ -100,3 +103,15 @@ class Objective(nn.Module):
                 "" if self.ignore_index is not None else f"; pass ignore_index={int(high)} if it marks ignored voxels"
             )
             raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {int(low)}..{int(high)}{hint}")
+
+
+def _images_for(term: Term, images: Tensor | None, labels: Tensor) -> tuple[Tensor, ...]:
+    """The images, plain and in float32 at least, for a term that weighs voxels by intensity; nothing for others."""
+    if not term.uses_images:
+        return ()
+    if images is None:
+        raise ValueError("this objective weighs voxels by image intensity: pass images (B, M, *S)")
+    if images.ndim != labels.ndim + 1 or images.shape[:1] + images.shape[2:] != labels.shape:
+        raise ValueError(f"expected images (B, M, *S) beside labels {tuple(labels.shape)}, got {tuple(images.shape)}")
+    images = images.as_subclass(torch.Tensor)
+    return (images.float() if images.dtype in (torch.float16, torch.bfloat16) else images,)

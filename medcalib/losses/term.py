@@ -10,10 +10,12 @@ class Term(nn.Module):
 
     Shapes: logits (B, C, *S) in float32 at least, labels (B, *S) int64 in 0..C-1, valid (B, *S) bool. The
     keyword-only parameters of a subclass' constructor are its config. A term with multipliers keeps them in
-    float64 buffers and overrides `observe` and `update`.
+    float64 buffers and overrides `observe` and `update`. One that looks at the image sets `uses_images` and
+    gets images (B, M, *S) as a fourth argument.
     """
 
     likelihood = False  # True for a term that replaces cross-entropy; an objective has at most one
+    uses_images = False
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """The value of the term, a scalar."""
@@ -23,4 +25,4 @@ class Term(nn.Module):
         """Add up what a batch says about the multipliers; without multipliers there is nothing to do."""
 
     def update(self) -> None:
-        """Step the multipliers from everything observed since the last step."""
+        """Step the multipliers from everything observed since the last step, on all ranks together."""

@@ -37,24 +37,35 @@ def golden_case(file: str) -> tuple[Any, dict[str, Any], Tensor, Tensor]:
     return stored, meta, logits, torch.from_numpy(stored["labels"].astype(np.int64))
 
 
-def check_golden(file: str, name: str, variants: dict[str, dict[str, Any]], *, loose: Sequence[str] = ()) -> None:
+Summands = list[tuple[float, str, dict[str, Any]]]  # coefficient, method, hyperparameters
+
+
+def check_golden(
+    file: str, name: str, variants: dict[str, dict[str, Any] | Summands], *, loose: Sequence[str] = ()
+) -> None:
     """Loss and gradient of every stored variant equal the official ones: 1e-9 in double, 2e-6 in float32.
 
-    `variants` gives the hyperparameters of each; `loose` names those that the official code computes in float32.
+    `variants` gives the hyperparameters of each, or a weighted sum of methods; `loose` names those that the
+    official code computes in float32.
     """
     stored, meta, logits, labels = golden_case(file)
     ignore = {"ignore_index": 255} if bool((labels == 255).any()) else {}
-    found = [variant for variant in variants if variant in meta["variants"]]
+    images = torch.from_numpy(stored["image"]) if "image" in stored.files else None
+    found = [variant for variant in variants if variant in meta.get("variants", {})]
     assert found, f"{file} holds {list(meta['variants'])}"
     for variant in found:
-        rtol = 1e-6 if variant in loose else 1e-9
-        objective = losses.build(name, logits.shape[1], **variants[variant], **ignore)
-        loss, expected = objective(logits, labels), stored[f"loss__{variant}"].item()
+        rtol, chosen = 1e-6 if variant in loose else 1e-9, variants[variant]
+        summands = [(1.0, name, chosen)] if isinstance(chosen, dict) else chosen
+        parts = [(c, losses.build(method, logits.shape[1], **own, **ignore)) for c, method, own in summands]
+        loss = torch.stack([c * objective(logits, labels, images) for c, objective in parts]).sum()
+        expected = stored[f"loss__{variant}"].item()
         (gradient,) = torch.autograd.grad(loss, logits)
         official = torch.from_numpy(stored[f"grad__{variant}"])
         assert loss.item() == pytest.approx(expected, rel=rtol)
         torch.testing.assert_close(gradient, official, rtol=0, atol=10 * rtol * float(official.abs().max()))
-        assert objective(logits.detach().float(), labels).item() == pytest.approx(expected, rel=2e-6)
+        if len(parts) == 1:
+            single = parts[0][1](logits.detach().float(), labels, None if images is None else images.float())
+            assert single.item() == pytest.approx(expected, rel=2e-6)
 
 
 def check_gradient(name: str, **hyper: Any) -> None:
@@ -64,8 +75,11 @@ def check_gradient(name: str, **hyper: Any) -> None:
     torch.autograd.gradcheck(lambda z: objective(z, labels), (logits,))
 
 
-def check_ignored(name: str, **hyper: Any) -> None:
-    """Ignored voxels change neither loss nor gradient, whatever stands there, and get no gradient."""
+def check_ignored(name: str, *, cropped: bool = True, **hyper: Any) -> None:
+    """Ignored voxels change neither loss nor gradient, whatever stands there, and get no gradient.
+
+    `cropped`: ignoring a half is the same as not having it; not so for windows, which look beyond the edge.
+    """
     logits, labels = random_batch(shape=(1, 4, 4, 4))
     ignored = torch.zeros_like(labels, dtype=torch.bool)
     ignored[:, 2:] = True
@@ -75,8 +89,9 @@ def check_ignored(name: str, **hyper: Any) -> None:
     assert not gradient[:, :, 2:].any()
     wild = torch.where(ignored[:, None], 1e4 * logits.detach(), logits.detach())
     torch.testing.assert_close(objective(wild, labels.masked_fill(ignored, 255)), loss.detach())
-    alone = losses.build(name, 3, **hyper)(logits[:, :, :2], labels[:, :2])
-    torch.testing.assert_close(alone.detach(), loss.detach())
+    if cropped:
+        alone = losses.build(name, 3, **hyper)(logits[:, :, :2], labels[:, :2])
+        torch.testing.assert_close(alone.detach(), loss.detach())
 
 
 def check_infinite_ignored(name: str, **hyper: Any) -> None:
