@@ -1,6 +1,14 @@
 """Tensor operations on neighborhoods and scores: tensors in, tensors out."""
 
-from medcalib.ops.neighborhood import neighborhood_proportions, window_mean
+from medcalib.ops.image_weights import image_weighted_proportions
+from medcalib.ops.neighborhood import heterogeneous, neighborhood_proportions, window_mean
 from medcalib.ops.scoring import ScoreTables, score_voxels
 
-__all__ = ["ScoreTables", "neighborhood_proportions", "score_voxels", "window_mean"]
+__all__ = [
+    "ScoreTables",
+    "heterogeneous",
+    "image_weighted_proportions",
+    "neighborhood_proportions",
+    "score_voxels",
+    "window_mean",
+]

@@ -23,10 +23,11 @@ def neighborhood_proportions(
     ignore_index: int | None = None,
     *,
     sigma: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Weighted share of each class in the window around each voxel, tau_k = sum_j w_j [y_j = k] / sum_j w_j.
 
-    Shapes: labels (B, *S) integers with 2 or 3 spatial axes -> (B, C, *S) float32 in [0, 1], summing to 1.
+    Shapes: labels (B, *S) integers with 2 or 3 spatial axes -> (B, C, *S) `dtype` in [0, 1], summing to 1.
 
     kernel: "mean" weighs all K = prod(kernel_size) voxels alike; "svls" gives the center 1/2 and neighbors
     G_j / (2 (1 - G_c)) with a Gaussian G of `sigma` voxels. padding: outside the array counts as class 0
@@ -37,22 +38,43 @@ def neighborhood_proportions(
     References: B. Murugesan et al., NACL, arXiv 2303.06268, eq. 3; M. Islam and B. Glocker, SVLS,
     arXiv 2104.05788, section 2.
     """
-    axes = labels.ndim - 1
-    if axes not in (2, 3):
-        raise ValueError(f"expected labels (B, H, W) or (B, D, H, W), got shape {tuple(labels.shape)}")
-    if labels.is_floating_point():
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
     if kernel not in ("mean", "svls"):
         raise ValueError(f"kernel must be 'mean' or 'svls', got {kernel!r}")
-    if padding not in ("background", "replicate", "zeros"):
-        raise ValueError(f"padding must be 'background', 'replicate' or 'zeros', got {padding!r}")
-    if sigma <= 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
-    labels = labels.as_subclass(torch.Tensor).long()
-    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-    _check_labels(labels, valid, num_classes)
-    size = odd_sizes(kernel_size, axes)
-    return reference.neighborhood_proportions(labels, valid, num_classes, size, kernel, padding, sigma)
+    check_window(kernel_size, sigma)
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point type, got {dtype}")
+    labels, valid, size = checked_labels(labels, kernel_size, padding, ignore_index)
+    if labels.device.type == "cpu" and labels.numel():  # elsewhere it would wait for the device each step
+        low, high = (int(bound) for bound in labels.where(valid, 0).aminmax())
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"labels must lie in 0..{num_classes - 1}, got {low}..{high}; "
+                "pass ignore_index if a value marks ignored voxels"
+            )
+    return reference.neighborhood_proportions(labels, valid, num_classes, size, kernel, padding, sigma, dtype)
+
+
+def heterogeneous(
+    labels: Tensor,
+    kernel_size: int | Sequence[int] = 3,
+    padding: Padding = "background",
+    ignore_index: int | None = None,
+    *,
+    by_rounding: torch.dtype | None = None,
+) -> Tensor:
+    """Whether the window around each voxel holds more than one label: (B, *S) integers -> (B, *S) bool.
+
+    The boundary region of CRaC, arXiv 2403.12364. `padding` is that of `neighborhood_proportions`: with
+    "background" a foreground voxel at the edge of the array is a boundary. Ignored voxels leave the window; a window
+    without a valid voxel is homogeneous.
+
+    by_rounding: reproduces the official code, which asks whether sum_j (mean - y_j) is not 0. That sum is always 0
+    but for rounding, so some boundaries are missed; which, depends on this type. Terms are added in raster order.
+    """
+    labels, valid, size = checked_labels(labels, kernel_size, padding, ignore_index)
+    if by_rounding is not None:
+        return reference.heterogeneous_by_rounding(labels, valid, size, padding, by_rounding)
+    return reference.heterogeneous(labels, valid, size, padding)
 
 
 def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor | None = None) -> Tensor:
@@ -68,18 +90,34 @@ def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor 
     return reference.window_mean(values, valid, odd_sizes(kernel_size, axes))
 
 
+def check_window(kernel_size: int | Sequence[int], sigma: float = 1.0) -> None:
+    """Refuse a window that no volume could have; how many axes there are is not known yet."""
+    odd_sizes(kernel_size, 1 if isinstance(kernel_size, int) else len(kernel_size))
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"sigma must be positive, got {sigma}")
+
+
 def odd_sizes(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
     """One odd window size per axis, in array order."""
     sizes = (kernel_size,) * axes if isinstance(kernel_size, int) else tuple(kernel_size)
-    if len(sizes) != axes or any(n < 1 or n % 2 == 0 for n in sizes):
-        raise ValueError(f"kernel_size must be odd, one number or {axes} of them, got {kernel_size}")
+    if any(n < 1 or n % 2 == 0 for n in sizes):
+        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+    if len(sizes) != axes:
+        raise ValueError(f"kernel_size must be one number or {axes} of them, one per axis, got {kernel_size}")
     return sizes
 
 
-def _check_labels(labels: Tensor, valid: Tensor, num_classes: int) -> None:
-    counted = labels[valid]
-    if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= num_classes):
-        raise ValueError(
-            f"labels must lie in 0..{num_classes - 1}, got {int(counted.min())}..{int(counted.max())}; "
-            "pass ignore_index if a value marks ignored voxels"
-        )
+def checked_labels(
+    labels: Tensor, kernel_size: int | Sequence[int], padding: str, ignore_index: int | None
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Plain int64 labels, which of them count, and the window."""
+    axes = labels.ndim - 1
+    if axes not in (2, 3):
+        raise ValueError(f"expected labels (B, H, W) or (B, D, H, W), got shape {tuple(labels.shape)}")
+    if labels.is_floating_point():
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if padding not in ("background", "replicate", "zeros"):
+        raise ValueError(f"padding must be 'background', 'replicate' or 'zeros', got {padding!r}")
+    labels = labels.as_subclass(torch.Tensor).long()
+    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    return labels, valid, odd_sizes(kernel_size, axes)
