@@ -32,6 +32,20 @@ def all_reduce_sum(values: Tensor) -> Tensor:
     return values
 
 
+def all_gather_rows(rows: Tensor) -> Tensor:
+    """The rows `(n, k)` of all ranks, in the order of ranks; n may differ between them."""
+    if not is_running():
+        return rows
+    lengths = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
+    lengths[dist.get_rank()] = len(rows)
+    dist.all_reduce(lengths)
+    longest = rows.new_zeros(int(lengths.max()), rows.shape[1])
+    longest[: len(rows)] = rows
+    gathered = [torch.empty_like(longest) for _ in lengths]
+    dist.all_gather(gathered, longest)
+    return torch.cat([part[:length] for part, length in zip(gathered, lengths.tolist(), strict=True)])
+
+
 def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA where it works; a device asked for by name but absent is refused, never replaced."""
     if name == "auto":

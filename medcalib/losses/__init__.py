@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from medcalib.losses.objective import Objective, WeightedTerm
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
@@ -69,6 +69,8 @@ def build_terms(
     likelihoods = [term for term, _, _ in parts if TERMS[term].likelihood]
     if len(likelihoods) > 1:
         raise ValueError(f"{' and '.join(likelihoods)} are both likelihoods; keep one of them")
+    for term, _, own in parts:
+        _check_choices(term, own)
     terms = [
         WeightedTerm(term, _checked_weight(weight), TERMS[term](**_with_classes(term, own, num_classes)))
         for term, weight, own in parts
@@ -79,6 +81,16 @@ def build_terms(
 def _with_classes(term: str, own: dict[str, Any], num_classes: int) -> dict[str, Any]:
     takes = "num_classes" in inspect.signature(TERMS[term]).parameters
     return own | {"num_classes": num_classes} if takes else own
+
+
+def _check_choices(term: str, own: dict[str, Any]) -> None:
+    """A misspelled choice would pass for the other one."""
+    for key, parameter in term_parameters(term).items():
+        if get_origin(parameter.annotation) is Literal and own.get(key, parameter.default) not in get_args(
+            parameter.annotation
+        ):
+            known = ", ".join(map(repr, get_args(parameter.annotation)))
+            raise ValueError(f"{key} must be one of {known}, got {own[key]!r}")
 
 
 def _checked_weight(weight: float) -> float:

@@ -58,9 +58,10 @@ class Objective(nn.Module):
         """Whether any term learns from `observe`; without one a caller need not move data to the device."""
         return any(type(term).observe is not Term.observe for term in self._terms())
 
+    @torch.no_grad()
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
-        inputs = self._prepared(logits.detach(), labels)
+        inputs = self._prepared(logits, labels)
         with torch.autocast(logits.device.type, enabled=False):
             for term in self._terms():
                 term.observe(*inputs)

@@ -113,3 +113,41 @@ def check_all_ignored(name: str, **hyper: Any) -> None:
     (gradient,) = torch.autograd.grad(loss, logits)
     assert loss.isfinite()
     assert gradient.isfinite().all()
+
+
+SCALES = (1.0, 891 / 1024, 1261 / 1024)  # of the logits in the three epochs of a stored sequence
+
+
+def check_golden_sequence(file: str, name: str, variants: dict[str, dict[str, Any]]) -> None:
+    """Three epochs of a method with multipliers: penalty, gradient, lam and rho equal the official ones.
+
+    Each epoch: penalty and gradient of scaled logits; then two validation batches of unequal size are observed and the
+    multipliers step. The state is moved to a new objective after the first epoch.
+    """
+    stored, meta, base, labels = golden_case(file)
+    base, classes = base.detach(), base.shape[1]
+    found = [variant for variant in variants if variant in meta["variants"]]
+    assert found, f"{file} holds {list(meta['variants'])}"
+    ce = losses.build("ce", classes)
+    for variant in found:
+        objective = losses.build(name, classes, **variants[variant])
+        for epoch, scale in enumerate(SCALES):
+            logits = (base * scale).requires_grad_()
+            penalty = objective(logits, labels) - ce(logits, labels)
+            assert penalty.item() == pytest.approx(stored[f"penalty__{variant}"][epoch], rel=1e-8, abs=1e-13)
+            if f"grad__{variant}_e{epoch}" in stored.files:
+                (gradient,) = torch.autograd.grad(penalty, logits)
+                official = torch.from_numpy(stored[f"grad__{variant}_e{epoch}"])
+                torch.testing.assert_close(gradient, official, rtol=0, atol=1e-7 * float(official.abs().max()) + 1e-17)
+            seen = torch.cat([base * scale, base.roll(1, -1) * (scale * 1.125)])
+            truth = torch.cat([labels, labels.roll(1, -1)])
+            objective.observe(seen[:1], truth[:1])
+            objective.observe(seen[1:], truth[1:])
+            objective.update()
+            state = objective.state_dict()
+            for key, official in (("lam", stored[f"lambda__{variant}"]), ("rho", stored[f"rho__{variant}"])):
+                (ours,) = (value for place, value in state.items() if place.endswith(f".{key}"))
+                assert ours.numpy() == pytest.approx(official[epoch], rel=1e-9)
+            if epoch == 0:
+                objective = losses.build(name, classes, **variants[variant])
+                objective.load_state_dict(state)

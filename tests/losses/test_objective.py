@@ -116,3 +116,22 @@ def test_terms_with_multipliers_observe_update_and_are_saved() -> None:
     again = losses.Objective([losses.objective.WeightedTerm("counting", 1.0, Counting())], 3)
     again.load_state_dict(objective.state_dict())
     assert again.terms["counting"].lam.item() == 2
+
+
+def test_a_misspelled_choice_is_refused() -> None:
+    """It would pass for the other one."""
+    with pytest.raises(ValueError, match="distance must be one of 'l1', 'l2', got 'L1'"):
+        losses.build("nacl", 3, distance="L1")
+    with pytest.raises(ValueError, match="granularity must be one of 'scalar', 'class', 'region', 'class_region'"):
+        losses.build("crac", 3, granularity="voxel")
+
+
+def test_a_weight_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="weight must be finite and not negative, got inf"):
+        losses.build("nacl", 3, weight=float("inf"))
+
+
+def test_a_recipe_may_change_the_default_of_a_term() -> None:
+    assert losses.parameters("fcl")["gamma"].default == 2.0
+    assert losses.build("fcl", 3).terms["focal"].gamma == 2.0
+    assert losses.build("fcl", 3, gamma=1.0).terms["focal"].gamma == 1.0
