@@ -25,6 +25,7 @@ from medcalib.cli_support import (
     echo_json,
     guarded,
     load_config,
+    loss_text,
     optional_config,
     shortened,
 )
@@ -260,25 +261,23 @@ def datasets(as_json: AsJson = False) -> int:
 
 
 @command
-def losses(as_json: AsJson = False) -> int:
-    """The losses, their hyperparameters with defaults, and where they are from."""
+def losses(
+    names: Annotated[list[str] | None, typer.Argument(help="Methods; all unless named.")] = None,
+    bibtex: Annotated[bool, typer.Option(help="Print the papers to cite.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """The losses: equation in one line, hyperparameters with defaults, and where they are from."""
     from medcalib.config.listing import list_losses
-    from medcalib.report.text import table
+    from medcalib.losses.citations import entries
 
-    found = list_losses()
+    found = list_losses(names or ())
     if as_json:
         echo_json(found)
+    elif bibtex:
+        cited = {key for loss in found for key in loss["cite"]}
+        typer.echo("\n\n".join(entry for key, entry in entries().items() if key in cited))
     else:
-        rows = [
-            [
-                x["name"],
-                " + ".join(x["terms"]),
-                ", ".join(f"{k}={v}" for k, v in x["defaults"].items()),
-                ", ".join(x["cite"]),
-            ]
-            for x in found
-        ]
-        typer.echo(table(rows, ["loss", "terms", "hyperparameters", "reference"]))
+        typer.echo("\n\n".join(loss_text(loss) for loss in found))
     return Exit.OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -100,3 +101,10 @@ def echo_json(value: Any) -> None:
 def shortened(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def loss_text(loss: dict[str, Any]) -> str:
+    """A method of `medcalib losses` for the terminal."""
+    defaults = ", ".join(f"{key}={value}" for key, value in loss["defaults"].items())
+    lines = [f"{loss['name']:<16}{loss['equation']}", defaults, loss["reference"]]
+    return "\n".join([lines[0], *(textwrap.indent(textwrap.fill(line, 100), " " * 16) for line in lines[1:] if line)])

@@ -170,6 +170,19 @@ def test_facts_come_as_json(command: str) -> None:
     assert json.loads(found.stdout)
 
 
+def test_losses_tells_equation_defaults_and_what_to_cite() -> None:
+    found = medcalib("losses", "crac", "mbls")
+    assert found.stdout.startswith("mbls            CE + w mean_k relu(max_j z_j - z_k - margin)^power\n")
+    assert "granularity=class_region" in found.stdout
+    assert "Murugesan et al. 2024, arXiv 2403.12364" in found.stdout
+    bibtex = medcalib("losses", "mbls", "--bibtex").stdout
+    assert bibtex.count("@") == 2
+    assert "eprint = {2209.09641}" in bibtex
+    wrong = medcalib("losses", "mbsl")
+    assert wrong.returncode == 2
+    assert wrong.stderr == "error: unknown loss 'mbsl'; did you mean 'mbls'?\n"
+
+
 def test_other_locales_narrow_terminals_and_closed_pipes(tmp_path: Path) -> None:
     for environment in ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"COLUMNS": "20"}):
         assert medcalib("losses", **environment).returncode == 0

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from medcalib.config.reader import KeyPath
 from medcalib.config.schema import RunConfig
 from medcalib.data.intensity import INTENSITIES
@@ -29,7 +31,7 @@ def _constructors(config: RunConfig) -> Iterator[Finding]:
     """Let each constructor judge its own options: a bound stands in one place only."""
     split, layout, intensity = config.split, config.data.layout, config.preprocess.intensity
     trials: list[tuple[KeyPath, Any, Callable[[], Any]]] = [
-        (("loss",), config.loss, config.build_objective),
+        (("loss",), config.loss, lambda: _tried_loss(config)),
         (("data", "layout"), layout, lambda: LAYOUTS[layout.name](Path(os.devnull), [], **layout.options())),
         (("split",), split, lambda: SPLITS[split.name]([], **split.options())),
         (("score",), config.score, lambda: bin_of_cell(config.score.bins, config.score.edges)),
@@ -42,6 +44,12 @@ def _constructors(config: RunConfig) -> Iterator[Finding]:
             continue  # the data is not known here
         except ValueError as error:
             yield _pointed(path, section, str(error))
+
+
+def _tried_loss(config: RunConfig) -> None:
+    """On a few voxels too: a window for two axes, say, is found before the data is read."""
+    labels = torch.zeros(1, 2, 2, 2, dtype=torch.long)
+    config.build_objective()(torch.zeros(1, config.num_classes, 2, 2, 2), labels, torch.zeros(1, 1, 2, 2, 2))
 
 
 def _pointed(path: KeyPath, section: Any, message: str) -> Finding:

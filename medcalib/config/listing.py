@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from medcalib import losses
 from medcalib.config import load
 from medcalib.config.bundled import bundled
 from medcalib.data.layouts import LAYOUTS
+from medcalib.errors import ConfigError
+from medcalib.losses import citations
 
 
 def list_datasets() -> dict[str, list[dict[str, Any]]]:
@@ -20,17 +24,24 @@ def list_datasets() -> dict[str, list[dict[str, Any]]]:
     return {"configs": configs, "layouts": layouts}
 
 
-def list_losses() -> list[dict[str, Any]]:
-    """Every method with its terms, hyperparameters and reference."""
+def list_losses(wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Methods (all of them unless named) with terms, equation, hyperparameters and reference."""
+    unknown = [name for name in wanted if name not in losses.RECIPES]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], losses.RECIPES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "`medcalib losses` lists them"
+        raise ConfigError(f"unknown loss {unknown[0]!r}; {hint}")
     return [
         {
             "name": name,
             "terms": list(recipe.terms),
-            "defaults": {key: p.default for key, p in losses.parameters(name).items()},
             "equation": recipe.equation,
+            "defaults": {key: p.default for key, p in losses.parameters(name).items()},
+            "reference": "; ".join(citations.short(key) for key in recipe.cite),
             "cite": list(recipe.cite),
         }
         for name, recipe in losses.RECIPES.items()
+        if not wanted or name in wanted
     ]
 
 

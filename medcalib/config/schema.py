@@ -170,6 +170,9 @@ class TrainConfig(Closed):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0, le=64)] = 0
     cache: Literal["memory", "none"] = "memory"
+    multipliers: Literal["validation", "train"] = Field(
+        "validation", description="data that drives terms with state (cals_*, crac, adafocal, schedules)"
+    )
     validate_every: Positive = Field(1, description="epochs between validations; the last epoch always validates")
 
 

@@ -131,6 +131,8 @@ def _run(
             line = _train_epoch(config, state, loader, device)
             state.epoch += 1
             line = {"epoch": state.epoch, **line}
+            if config.train.multipliers == "train":
+                state.objective.update()
             if state.epoch % config.train.validate_every == 0 or state.epoch == config.train.epochs:
                 line |= _validate(config, state, validation, device, checkpoints)
             folder.append_metrics(out, line)
@@ -148,8 +150,10 @@ def _run(
 def _validate(
     config: RunConfig, state: State, validation: Any, device: torch.device, checkpoints: Checkpoints
 ) -> dict[str, Any]:
-    scores = validate(state.model, state.objective, validation, config, device)
-    state.objective.update()
+    driven = config.train.multipliers == "validation"
+    scores = validate(state.model, validation, config, device, state.objective if driven else None)
+    if driven:
+        state.objective.update()
     dice = scores["dice"]
     if dice is not None and dice > state.best:
         state.best = dice
@@ -206,4 +210,6 @@ def _step(config: RunConfig, state: State, images: Tensor, labels: Tensor) -> di
     if finite or state.scaler.is_enabled():
         state.scaler.step(state.optimizer)  # leaves the weights alone when a scaled gradient overflowed
     state.scaler.update()
+    if finite and config.train.multipliers == "train" and state.objective.observes:
+        state.objective.observe(logits, labels)
     return values if finite else None

@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def validate(
-    model: nn.Module, objective: Objective, items: Iterable[Item], config: RunConfig, device: torch.device
+    model: nn.Module, items: Iterable[Item], config: RunConfig, device: torch.device, observer: Objective | None = None
 ) -> dict[str, float | None]:
     """Mean foreground Dice over cases (classes absent from a case left out) and pooled ECE of the predicted
     foreground.
 
-    The objective observes every case, so that terms with multipliers are driven by validation data; whether
-    and when they step is the loop's business.
+    An objective given as `observer` observes every case, so that terms with multipliers are driven by validation
+    data; whether and when they step is the loop's business.
     """
     dice, counts = [], [CalibrationCounts.zeros(config.num_classes)]
     for item in items:
@@ -35,8 +35,8 @@ def validate(
         if not bool(torch.isfinite(logits).all()):
             log.warning("validation: the network gives logits that are not finite; this epoch is not scored")
             return {"dice": None, "ece_pred_foreground": None}
-        if objective.observes:
-            objective.observe(logits[None].to(device), labels[None].to(device))
+        if observer is not None and observer.observes:
+            observer.observe(logits[None].to(device), labels[None].to(device))
         predicted = logits.argmax(0)
         valid = labels != IGNORE
         foreground = (predicted > 0) & valid

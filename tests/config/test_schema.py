@@ -135,6 +135,20 @@ def test_a_loss_is_put_together_by_hand(tmp_path: Path) -> None:
     assert written(tmp_path, dump(config)) == config
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("{name: nacl, kernel_size: [3, 3]}", r"loss\.kernel_size: kernel_size must be one number or 3 of them"),
+        ("{name: nacl, kernel_size: 4}", r"loss\.kernel_size: kernel_size must be odd and positive, got 4"),
+        ("{name: crac, rho_max: 0.01}", r"loss\.rho_max: rho_max must be at least rho \(0\.1\), got 0\.01"),
+        ("{name: svls, padding: mirror}", r"loss\.padding: expected one of background, replicate, zeros"),
+    ],
+)
+def test_a_loss_that_cannot_work_is_found_before_the_data_is_read(tmp_path: Path, loss: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        minimal(tmp_path, f"loss: {loss}")
+
+
 def test_the_schema_accepts_short_and_long_forms(tmp_path: Path, schema: jsonschema.Draft202012Validator) -> None:
     schema.validate(MINIMAL)
     assert written(tmp_path, json.dumps(MINIMAL)).name == "trial"
