@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint format schema clean
+.PHONY: demo test test-slow bench lint format schema clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -15,6 +15,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+bench: $(READY)
+	$(BIN)/python tests/benchmarks/loss_memory.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
