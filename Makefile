@@ -17,6 +17,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)
+	$(BIN)/medcalib bench losses
 	$(BIN)/python tests/benchmarks/loss_memory.py
 
 lint: $(READY)
@@ -34,10 +35,13 @@ schema: $(READY)
 
 # torch goes first: on a machine with a CUDA card choose its build with TORCH, for example
 #   make TORCH="torch --index-url <the index of the CUDA build>" demo
-$(READY): pyproject.toml constraints.txt
+# The constraints hold for what builds the native library, too, whatever the age of pip.
+$(READY): export PIP_CONSTRAINT = constraints.txt
+$(READY): export PIP_BUILD_CONSTRAINT = constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard medcalib/ops/csrc/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,dev]"
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[report,dev]"
 	$(BIN)/python -m pip check
 	touch $(READY)
 

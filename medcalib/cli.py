@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from medcalib.cli_bench import bench
 from medcalib.cli_support import (
     AsJson,
     Command,
@@ -31,12 +32,8 @@ from medcalib.cli_support import (
 )
 from medcalib.errors import ConfigError, Exit
 
-app = typer.Typer(
-    name="medcalib",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(name="medcalib", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
 
 
 def command(function: Command) -> Command:
@@ -95,7 +92,7 @@ def train(
     config: Config,
     out: Out,
     data: Data = None,
-    loss: Annotated[str | None, typer.Option(help="A loss with its defaults (see `losses`).")] = None,
+    loss: Annotated[str | None, typer.Option(help="A loss; its options are the config's, else defaults.")] = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last checkpoint.")] = False,
 ) -> int:
@@ -275,7 +272,7 @@ def losses(
         echo_json(found)
     elif bibtex:
         cited = {key for loss in found for key in loss["cite"]}
-        typer.echo("\n\n".join(entry for key, entry in entries().items() if key in cited))
+        typer.echo("\n\n".join(e for key, e in entries().items() if key in cited) or "% nothing to cite")
     else:
         typer.echo("\n\n".join(loss_text(loss) for loss in found))
     return Exit.OK

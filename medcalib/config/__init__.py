@@ -34,12 +34,12 @@ def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, 
     if not isinstance(source.data, dict):
         came = "an empty file" if source.data is None else shown(source.data)
         raise ConfigError(f"{path}:1:1: expected a mapping of keys to values, got {came}")
+    if loss is not None and _loss_name(source.data) != loss:
+        _put(source, ("loss",), loss, "--loss")  # before the overrides, which may change its options
     for text in overrides:
         _override(source, text)
     if data is not None:
         _put(source, ("data", "root"), data, "--data")
-    if loss is not None and _loss_name(source.data) != loss:
-        _put(source, ("loss",), loss, "--loss")
     return validate(source)
 
 

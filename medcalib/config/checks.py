@@ -47,9 +47,18 @@ def _constructors(config: RunConfig) -> Iterator[Finding]:
 
 
 def _tried_loss(config: RunConfig) -> None:
-    """On a few voxels too: a window for two axes, say, is found before the data is read."""
+    """On a few voxels too: a window for two axes, say, or a number that overflows, is found before the data is read."""
     labels = torch.zeros(1, 2, 2, 2, dtype=torch.long)
-    config.build_objective()(torch.zeros(1, config.num_classes, 2, 2, 2), labels, torch.zeros(1, 1, 2, 2, 2))
+    logits = torch.zeros(1, config.num_classes, 2, 2, 2)
+    objective = config.build_objective()
+    try:
+        objective.observe(logits, labels)
+        objective.update()
+        loss = objective(logits, labels, torch.zeros(1, 1, 2, 2, 2))
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"cannot be computed: {error}") from error
+    if not bool(loss.isfinite()):
+        raise ValueError(f"is {float(loss)} where all logits are 0; one of its numbers is out of range")
 
 
 def _pointed(path: KeyPath, section: Any, message: str) -> Finding:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import medcalib
+from medcalib.ops import backend
 
 PACKAGES = (
     "torch",
@@ -47,7 +48,7 @@ def doctor() -> dict[str, Any]:
         "extras": {extra: all(version(p) for p in packages) for extra, packages in EXTRAS.items()},
         "torch_threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
-        "neighborhood_backend": "reference (plain torch; this version has no other)",
+        "loss_backend": {d: backend.described(d) for d in ("cpu", *["cuda"] * torch.cuda.is_available())},
         "shared_memory_bytes": shared,
     }
     facts["warnings"] = _warnings(facts)

@@ -131,8 +131,9 @@ def _run(
             line = _train_epoch(config, state, loader, device)
             state.epoch += 1
             line = {"epoch": state.epoch, **line}
+            state.objective.update_schedules()
             if config.train.multipliers == "train":
-                state.objective.update()
+                state.objective.update_multipliers()
             if state.epoch % config.train.validate_every == 0 or state.epoch == config.train.epochs:
                 line |= _validate(config, state, validation, device, checkpoints)
             folder.append_metrics(out, line)
@@ -152,8 +153,10 @@ def _validate(
 ) -> dict[str, Any]:
     driven = config.train.multipliers == "validation"
     scores = validate(state.model, validation, config, device, state.objective if driven else None)
-    if driven:
-        state.objective.update()
+    if driven and scores["dice"] is None and scores["ece_pred_foreground"] is None:
+        state.objective.discard()  # the network gave logits that are not finite, or there is no case
+    elif driven:
+        state.objective.update_multipliers()
     dice = scores["dice"]
     if dice is not None and dice > state.best:
         state.best = dice

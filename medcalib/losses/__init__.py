@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from medcalib.losses.objective import Objective, WeightedTerm
+from medcalib.losses.options import check_option
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
 from medcalib.losses.term import Term
 
@@ -66,11 +67,17 @@ def build_terms(
 ) -> Objective:
     """An objective from (term name, weight, hyperparameters); two likelihoods are refused."""
     parts = list(parts)
+    check_option("num_classes", num_classes, int)
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2 (background included), got {num_classes}")
+    unknown = [term for term, _, _ in parts if term not in TERMS]
+    if unknown:
+        raise ValueError(f"unknown term {unknown[0]!r}; known: {', '.join(TERMS)}")
     likelihoods = [term for term, _, _ in parts if TERMS[term].likelihood]
     if len(likelihoods) > 1:
         raise ValueError(f"{' and '.join(likelihoods)} are both likelihoods; keep one of them")
     for term, _, own in parts:
-        _check_choices(term, own)
+        _check_options(term, own)
     terms = [
         WeightedTerm(term, _checked_weight(weight), TERMS[term](**_with_classes(term, own, num_classes)))
         for term, weight, own in parts
@@ -83,19 +90,19 @@ def _with_classes(term: str, own: dict[str, Any], num_classes: int) -> dict[str,
     return own | {"num_classes": num_classes} if takes else own
 
 
-def _check_choices(term: str, own: dict[str, Any]) -> None:
-    """A misspelled choice would pass for the other one."""
-    for key, parameter in term_parameters(term).items():
-        if get_origin(parameter.annotation) is Literal and own.get(key, parameter.default) not in get_args(
-            parameter.annotation
-        ):
-            known = ", ".join(map(repr, get_args(parameter.annotation)))
-            raise ValueError(f"{key} must be one of {known}, got {own[key]!r}")
+def _check_options(term: str, own: dict[str, Any]) -> None:
+    """A value of a wrong type would fail late, or pass for another: "no" is true."""
+    known = term_parameters(term)
+    for key, value in own.items():
+        if key not in known:
+            raise ValueError(f"{term} has no option {key}; it has {', '.join(known) or 'none'}")
+        check_option(key, value, known[key].annotation)
 
 
 def _checked_weight(weight: float) -> float:
-    if not 0 <= weight < float("inf"):
-        raise ValueError(f"weight must be finite and not negative, got {weight}")
+    check_option("weight", weight, float)
+    if weight < 0:
+        raise ValueError(f"weight must be at least 0, got {weight}")
     return weight
 
 

@@ -90,8 +90,8 @@ class HardACE(Term):
         self, *, num_bins: int = 20, include_background: bool = True, ignore_empty_classes: bool = True
     ) -> None:
         super().__init__()
-        if num_bins < 1:
-            raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+        if not 1 <= num_bins <= 1000:
+            raise ValueError(f"num_bins must lie in 1..1000, got {num_bins}")
         self.num_bins = num_bins
         self.include_background, self.ignore_empty_classes = include_background, ignore_empty_classes
 

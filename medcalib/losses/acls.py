@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from medcalib.losses.reduction import valid_mean
-from medcalib.losses.term import Term
+from medcalib.losses.term import FusedPart, Term
 
 
 def acls_penalty(
@@ -58,6 +59,14 @@ class ACLSPenalty(Term):
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
         self.margin, self.weight_top, self.weight_rest = margin, weight_top, weight_rest
         self.top_reference = top_reference
+
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
+        """With the top logit measured from zero."""
+        del num_classes, device
+        if self.top_reference != "zero":
+            return None
+        weights = {"weight_top": self.weight_top, "weight_rest": self.weight_rest}
+        return FusedPart({"penalty": "acls", "margin": self.margin, **weights})
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """See `acls_penalty`."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from medcalib.distributed import all_gather_rows
 from medcalib.losses.focal import power, true_and_others
 from medcalib.losses.reduction import valid_mean
+from medcalib.losses.state import Float64Module
 from medcalib.losses.term import Term
 
+log = logging.getLogger(__name__)
 
-class AdaFocalLoss(Term):
+
+class AdaFocalLoss(Term, Float64Module):
     """-(1 - s p_t)^|g| log p_t with g the exponent of the bin of p_t and s its sign; takes the place of cross-entropy.
 
     `update`: `num_bins` bins of equal mass over the top-class confidences that were observed, (a, b] with edges
@@ -85,12 +92,32 @@ class AdaFocalLoss(Term):
                 stands_for = torch.full_like(correct, total / len(places))
                 self.seen.append(torch.stack([confidence.double(), correct, stands_for], 1))
 
+    def get_extra_state(self) -> Tensor:
+        """What was observed since the last update, for `state_dict`."""
+        return torch.cat(self.seen) if self.seen else self.edges.new_zeros(0, 3)
+
+    def set_extra_state(self, state: Any) -> None:
+        """For `load_state_dict`."""
+        self.seen = [state.to(self.edges)] if len(state) else []
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaFocalLoss:
+        super()._apply(fn, recurse)
+        self.seen = [rows.to(self.edges.device) for rows in self.seen]
+        return self
+
+    def discard(self) -> None:
+        """Forget what was observed since the last update."""
+        self.seen = []
+
     def update(self) -> None:
         """Step edges and exponents; nothing changes where nothing was observed."""
-        own = torch.cat(self.seen) if self.seen else self.edges.new_zeros(0, 3)
+        own = self.get_extra_state()
         self.seen = []
         rows = all_gather_rows(own)
         if not len(rows):
+            return
+        if not bool(rows.isfinite().all()):
+            log.warning("the exponents keep their values: logits that were observed are not finite")
             return
         confidence, correct, weight = rows[rows[:, 0].argsort()].T.contiguous()
         edges = equal_mass_edges(confidence, weight, self.num_bins)

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from medcalib.losses.margin import logit_distances
-from medcalib.losses.multipliers import Multipliers, Penalty, drained_means
+from medcalib.losses.multipliers import Multipliers, Penalty, finite
 from medcalib.losses.reduction import per_channel, valid_mean, valid_sum
-from medcalib.losses.term import Term
+from medcalib.losses.state import Float64Module, RunningSums
+from medcalib.losses.term import FusedPart, Term
+from medcalib.ops.fused import FusedStats
 
 
 def margin_violation(logits: Tensor, *, margin: float, normalize: bool) -> Tensor:
@@ -57,6 +59,25 @@ class CALSPenalty(Term):
             lam_max=lam_max,
         )
 
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
+        """With the phr penalty."""
+        del device
+        if self.multipliers.penalty != "phr":
+            return None
+        options = {
+            "penalty": "cals",
+            "margin": self.margin,
+            "inverse_norm": 1 / self.margin if self.normalize else 1.0,
+            "lam_min": self.multipliers.lam_min,
+            "lam_max": self.multipliers.lam_max,
+        }
+        both = self.multipliers.lam.expand(2, num_classes), self.multipliers.rho.expand(2, num_classes)
+        return FusedPart(options, both)
+
+    def add_sums(self, sums: FusedStats) -> None:
+        """Slopes and violations of a fused pass."""
+        self.multipliers.add(sums.slope[0], sums.violation[0], sums.voxels)
+
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """The penalty at the present multipliers."""
         del labels
@@ -78,7 +99,7 @@ class CALSPenalty(Term):
         return per_channel(self.multipliers.lam, h), per_channel(self.multipliers.rho, h)
 
 
-class CALSHeuristic(Term):
+class CALSHeuristic(Term, Float64Module):
     """mean over voxels and classes of lam_k relu(d_k - margin), with lam_k = 1 at the start.
 
     `update`: S_k = mean of lam_k relu(d_k - margin) over what was observed. Where S_k exceeds `tolerance` times that of
@@ -91,8 +112,6 @@ class CALSHeuristic(Term):
 
     lam: Tensor
     previous: Tensor
-    excess_sum: Tensor
-    count: Tensor
 
     def __init__(self, num_classes: int, *, margin: float = 10.0, growth: float = 1.1, tolerance: float = 1.1) -> None:
         super().__init__()
@@ -101,9 +120,8 @@ class CALSHeuristic(Term):
                 raise ValueError(f"{name} must be greater than {least}, got {value}")
         self.margin, self.growth, self.tolerance = margin, growth, tolerance
         self.register_buffer("lam", torch.ones(num_classes, dtype=torch.float64))
-        for name in ("previous", "excess_sum"):
-            self.register_buffer(name, torch.zeros(num_classes, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("previous", torch.zeros(num_classes, dtype=torch.float64))
+        self.sums = RunningSums(excess=num_classes)
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """The penalty at the present multipliers."""
@@ -114,15 +132,14 @@ class CALSHeuristic(Term):
     def observe(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:
         """Add the excess of a batch."""
         del labels
-        self.excess_sum += valid_sum((logit_distances(logits) - self.margin).relu(), valid)
-        self.count += valid.sum()
+        self.sums.add(valid.sum(), excess=valid_sum((logit_distances(logits) - self.margin).relu(), valid))
 
     def update(self) -> None:
         """Step the multipliers; nothing changes where nothing was observed."""
-        means = drained_means(self.count, self.excess_sum)
-        if means is None:
+        totals = self.sums.drain()
+        if totals is None or not finite(totals):
             return
-        now = self.lam * means[0]
+        now = self.lam * totals["excess"] / totals["voxels"]
         if self.previous.sum() > 0:
             grown, shrunk = now > self.tolerance * self.previous, now < self.previous / self.tolerance
             stepped = torch.where(grown, self.lam * self.growth, torch.where(shrunk, self.lam / self.growth, self.lam))

@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from medcalib.distributed import all_reduce_sum
 from medcalib.losses.multipliers import Multipliers, Penalty
 from medcalib.losses.reduction import per_channel, valid_mean, valid_sum
-from medcalib.losses.term import Term
+from medcalib.losses.state import RunningSums
+from medcalib.losses.term import FusedPart, Term
 from medcalib.ops import heterogeneous, neighborhood_proportions
+from medcalib.ops.fused import FusedStats
 from medcalib.ops.neighborhood import Padding, check_window
 
 Granularity = Literal["scalar", "class", "region", "class_region"]
@@ -44,8 +45,6 @@ class CRaCPenalty(Term):
     (arXiv 2403.12364). Its region-only code groups by foreground and background of all image pairs, and its other
     modules do not import; the intent is followed.
     """
-
-    class_count: Tensor
 
     def __init__(
         self,
@@ -84,7 +83,7 @@ class CRaCPenalty(Term):
             lam_min=lam_min,
             lam_max=lam_max,
         )
-        self.register_buffer("class_count", torch.zeros(num_classes, dtype=torch.float64))
+        self.classes = RunningSums(voxels_of=num_classes)
 
     def constraint(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Constraint:
         """h and the boundary of a batch; see the class."""
@@ -103,6 +102,43 @@ class CRaCPenalty(Term):
         h = difference.relu() if self.one_sided else difference.abs()
         return Constraint(h.mean(1, keepdim=True) if self.granularity == "region" else h, boundary)
 
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
+        """The published constraint with the phr penalty and exact boundaries."""
+        del device
+        if self.softmax or self.one_sided or self.compat == "official" or self.multipliers.penalty != "phr":
+            return None
+        by_region = self.granularity in ("region", "class_region")
+        options = {
+            "penalty": "neighbor",
+            "window": "mean",
+            "kernel_size": self.kernel_size,
+            "padding": self.padding,
+            "by_region": by_region,
+            "class_mean": self.granularity == "region",
+            "factor_boundary": 1.0 if by_region else self.margin,
+            "factor_interior": self.margin,
+            "scale": 0.5 if by_region else 1.0,
+            "lam_min": self.multipliers.lam_min,
+            "lam_max": self.multipliers.lam_max,
+        }
+        rows = (2, -1) if by_region else (1, -1)
+        lam, rho = (t.reshape(rows).expand(2, num_classes) for t in (self.multipliers.lam, self.multipliers.rho))
+        return FusedPart(options, (lam, rho))
+
+    def add_sums(self, sums: FusedStats) -> None:
+        """Slopes, violations and class counts of a fused pass."""
+        self.classes.add(sums.voxels, voxels_of=sums.class_count)
+        slope, violation = sums.slope, sums.violation
+        if self.granularity == "scalar":
+            self.multipliers.add(slope[0].mean(0, keepdim=True), violation[0].mean(0, keepdim=True), sums.voxels)
+        elif self.granularity == "class":
+            self.multipliers.add(slope[0], violation[0], sums.voxels)
+        else:
+            columns = 1 if self.granularity == "region" else slope.shape[1]
+            sizes = torch.stack([sums.boundary_voxels, sums.voxels - sums.boundary_voxels]).repeat_interleave(columns)
+            slopes, violations = slope[:, :columns].reshape(-1), violation[:, :columns].reshape(-1)
+            self._add_by_region(slopes, violations, sizes, sums.voxels)
+
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """The penalty at the present multipliers."""
         h, boundary = self.constraint(logits, labels, valid)
@@ -114,7 +150,7 @@ class CRaCPenalty(Term):
         """Add slopes and violations of a batch, and how often each class occurs."""
         h, boundary = self.constraint(logits, labels, valid)
         slopes, count = self.multipliers.slope(h, *self._lam_rho(h, boundary)), valid.sum()
-        self.class_count += torch.bincount(labels[valid], minlength=logits.shape[1])
+        self.classes.add(count, voxels_of=torch.bincount(labels[valid], minlength=logits.shape[1]))
         if boundary is None:
             slope, violation = valid_sum(slopes, valid), valid_sum(h, valid)
             if self.granularity == "scalar":
@@ -123,18 +159,20 @@ class CRaCPenalty(Term):
             return
         regions = [valid.unsqueeze(1) & boundary, valid.unsqueeze(1) & ~boundary]
         slope, violation = (torch.cat([valid_sum(t, region) for region in regions]) for t in (slopes, h))
-        # outside its region a voxel has h = 0, whose slope is lam
-        size = torch.stack([region.sum() for region in regions]).repeat_interleave(h.shape[1])
-        self.multipliers.add(slope + (count - size) * self.multipliers.lam, violation, count)
+        sizes = torch.stack([region.sum() for region in regions]).repeat_interleave(h.shape[1])
+        self._add_by_region(slope, violation, sizes, count)
+
+    def _add_by_region(self, slope: Tensor, violation: Tensor, sizes: Tensor, count: Tensor) -> None:
+        """Outside its region a voxel has h = 0, whose slope is lam."""
+        self.multipliers.add(slope + (count - sizes) * self.multipliers.lam, violation, count)
 
     def update(self) -> None:
         """Step the multipliers."""
-        present = all_reduce_sum(self.class_count.clone())
-        self.class_count.zero_()
-        if self.granularity != "class":
+        seen = self.classes.drain()
+        if self.granularity != "class" or seen is None:
             self.multipliers.update()
             return
-        inverse = torch.where(present > 0, 1 / present, 0.0)
+        inverse = torch.where(seen["voxels_of"] > 0, 1 / seen["voxels_of"], 0.0)
         self.multipliers.update(share=inverse / inverse.sum())
 
     def _lam_rho(self, h: Tensor, boundary: Tensor | None) -> tuple[Tensor, Tensor]:

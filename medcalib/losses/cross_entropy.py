@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from medcalib.losses.reduction import true_class, valid_mean
-from medcalib.losses.term import Term
+from medcalib.losses.term import FusedPart, Term
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
@@ -37,6 +38,11 @@ class CrossEntropy(Term):
 
     likelihood = True
 
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart:
+        """A target of 1 at the label."""
+        del num_classes, device
+        return FusedPart({"target": "label"})
+
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """See `cross_entropy`."""
         return cross_entropy(logits, labels, valid)
@@ -56,6 +62,13 @@ class LabelSmoothing(Term):
         if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}")
         self.smoothing, self.mode = smoothing, mode
+
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart:
+        """A target of `own` at the label and `rest` at every other class."""
+        del device
+        rest = self.smoothing / (num_classes if self.mode == "uniform" else num_classes - 1)
+        own = 1 - self.smoothing + (rest if self.mode == "uniform" else 0.0)
+        return FusedPart({"target": "label", "own": own, "rest": rest})
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """See `label_smoothing`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from medcalib.losses.reduction import valid_mean
 from medcalib.losses.schedule import GrowingFactor, Schedule
-from medcalib.losses.term import Term
+from medcalib.losses.term import FusedPart, Term
 
 
 def logit_distances(logits: Tensor) -> Tensor:
@@ -59,6 +60,14 @@ class MarginPenalty(Term):
             raise ValueError("two_sided needs power=2: the distance itself is never negative")
         self.margin, self.power, self.two_sided = margin, power, two_sided
         self.growth = GrowingFactor(schedule, schedule_rate, schedule_every, schedule_max)
+
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
+        """Without a schedule, whose factor is a tensor."""
+        del num_classes, device
+        if self.growth.schedule != "none":
+            return None
+        power = -2 if self.two_sided else self.power
+        return FusedPart({"penalty": "margin", "margin": self.margin, "power": power})
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """See `margin_penalty`; times the factor of the schedule."""

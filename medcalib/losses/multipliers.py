@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medcalib.distributed import all_reduce_sum
+from medcalib.losses.state import Float64Module, RunningSums
 
 Penalty = Literal["phr", "p2", "p3"]
+log = logging.getLogger(__name__)
 
 
 def penalty_value(h: Tensor, lam: Tensor, rho: Tensor, penalty: Penalty) -> Tensor:
@@ -37,7 +39,7 @@ def penalty_slope(h: Tensor, lam: Tensor, rho: Tensor, penalty: Penalty) -> Tens
     return torch.where(h >= 0, lam + 2 * lam * rho * above + square, lam / (1 - rho * below).square())
 
 
-class Multipliers(nn.Module):
+class Multipliers(Float64Module):
     """`size` multipliers lam and coefficients rho; float64 buffers, saved and restored with the objective.
 
     An update sets lam to the mean slope P'(h) since the last one, within [lam_min, lam_max]. With rho_step > 0,
@@ -50,9 +52,6 @@ class Multipliers(nn.Module):
     rho: Tensor
     previous: Tensor
     updates: Tensor
-    slope_sum: Tensor
-    violation_sum: Tensor
-    count: Tensor
 
     def __init__(
         self,
@@ -79,10 +78,9 @@ class Multipliers(nn.Module):
         self.growth, self.tolerance, self.lam_min, self.lam_max = growth, tolerance, lam_min, lam_max
         self.register_buffer("lam", torch.full((size,), lam_min, dtype=torch.float64))
         self.register_buffer("rho", torch.full((size,), rho, dtype=torch.float64))
-        for name in ("previous", "slope_sum", "violation_sum"):
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("previous", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.sums = RunningSums(slope=size, violation=size)
 
     def value(self, h: Tensor, lam: Tensor, rho: Tensor) -> Tensor:
         """`penalty_value` with the chosen penalty."""
@@ -92,21 +90,19 @@ class Multipliers(nn.Module):
         """`penalty_slope` with the chosen penalty, within the limits of lam (per voxel, as in the official code)."""
         return penalty_slope(h, lam, rho, self.penalty).clamp(self.lam_min, self.lam_max)
 
-    def add(self, slopes: Tensor, violations: Tensor, count: Tensor) -> None:
-        """Add sums over `count` voxels of slopes and violations, `(size,)` each."""
-        self.slope_sum += slopes
-        self.violation_sum += violations
-        self.count += count
+    def add(self, slopes: Tensor, violations: Tensor, voxels: Tensor) -> None:
+        """Add sums over so many voxels of slopes and violations, `(size,)` each."""
+        self.sums.add(voxels, slope=slopes, violation=violations)
 
     def update(self, share: Tensor | None = None) -> None:
         """One step of lam and rho; nothing changes where nothing was observed.
 
         share: factor of each new lam; a multiplier whose factor is 0 is kept as it is.
         """
-        means = drained_means(self.count, self.slope_sum, self.violation_sum)
-        if means is None:
+        totals = self.sums.drain()
+        if totals is None or not finite(totals):
             return
-        slope, violation = means
+        slope, violation = (totals[name] / totals["voxels"] for name in ("slope", "violation"))
         self.updates += 1
         share = torch.ones_like(slope) if share is None else share
         self.lam.copy_(torch.where(share > 0, (share * slope).clamp(self.lam_min, self.lam_max), self.lam))
@@ -118,16 +114,12 @@ class Multipliers(nn.Module):
         self.previous.copy_(violation)
 
 
-def drained_means(count: Tensor, *sums: Tensor) -> list[Tensor] | None:
-    """Each of `sums (K,)` over all ranks divided by the count over all ranks; all are set to 0. None without a voxel.
-
-    The division comes after the reduction, so that it does not matter how the voxels were spread over ranks.
-    """
-    packed = all_reduce_sum(torch.cat([t.reshape(-1) for t in (count, *sums)]))
-    total, *totals = torch.split(packed, [1, *(len(t) for t in sums)])
-    for t in (count, *sums):
-        t.zero_()
-    return [t / total for t in totals] if total > 0 else None
+def finite(totals: dict[str, Tensor]) -> bool:
+    """Whether a step can be taken from these sums; says so where not."""
+    if all(bool(total.isfinite().all()) for total in totals.values()):
+        return True
+    log.warning("the multipliers keep their values: logits that were observed are not finite")
+    return False
 
 
 def _check(holds: bool, rule: str, value: float) -> None:

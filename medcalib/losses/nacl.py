@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medcalib.losses.reduction import valid_mean
-from medcalib.losses.term import Term
+from medcalib.losses.term import FusedPart, Term
 from medcalib.ops import image_weighted_proportions, neighborhood_proportions
 from medcalib.ops.neighborhood import Padding, check_window
 
@@ -76,6 +76,15 @@ class NeighborPenalty(Term):
         self.kernel, self.kernel_size, self.padding, self.sigma = kernel, kernel_size, padding, sigma
         self.distance, self.softmax = distance, softmax
         self.uses_images = kernel not in ("mean", "svls")
+
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
+        """|t - z| and its square are the phr penalty with (lam, rho) = (1, 0) and (0, 2)."""
+        if self.softmax or self.uses_images:
+            return None
+        options = {"window": self.kernel, "kernel_size": self.kernel_size, "padding": self.padding, "sigma": self.sigma}
+        pair = (1.0, 0.0) if self.distance == "l1" else (0.0, 2.0)
+        lam, rho = (torch.full((2, num_classes), n, dtype=torch.float64, device=device) for n in pair)
+        return FusedPart({"penalty": "neighbor", **options}, (lam, rho))
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor, images: Tensor | None = None) -> Tensor:
         """See `neighbor_penalty`."""

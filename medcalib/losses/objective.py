@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from medcalib.losses.fusion import fused_sums, fused_values, passes
+from medcalib.losses.options import check_option
 from medcalib.losses.term import Term
+from medcalib.ops.label_range import label_range_error
 
 
 class WeightedTerm(NamedTuple):
@@ -34,6 +38,8 @@ class Objective(nn.Module):
             raise ValueError("an objective needs at least one term")
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2 (background included), got {num_classes}")
+        if ignore_index is not None:
+            check_option("ignore_index", ignore_index, int)
         self.weights = {part.name: float(part.weight) for part in parts}
         if len(self.weights) < len(parts):
             raise ValueError(f"each term may stand once, got {[part.name for part in parts]}")
@@ -42,40 +48,78 @@ class Objective(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of logits (B, C, *S) and integer labels (B, *S); images (B, M, *S) may be given."""
-        return torch.stack(list(self.parts(logits, labels, images).values())).sum()
+        return reduce(torch.add, self.parts(logits, labels, images).values())
 
     def parts(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted terms by name; their sum is the loss."""
-        inputs = self._prepared(logits, labels)
-        with torch.autocast(logits.device.type, enabled=False):
-            return {
-                name: self.weights[name] * term(*inputs, *_images_for(term, images, inputs[1]))
-                for name, term in zip(self.terms, self._terms(), strict=True)
-            }
+        logits, labels = self._checked(logits, labels)
+        terms = self._terms()
+        if not logits.numel():
+            nothing = logits.sum() * 0
+            return dict.fromkeys(terms, nothing)
+        values: dict[str, Tensor] = {}
+        for which in passes(terms, self.num_classes, logits.device):
+            values |= fused_values(which, logits, labels, self.ignore_index)
+        if len(values) < len(terms):
+            inputs = self._prepared(logits, labels)
+            with torch.autocast(logits.device.type, enabled=False):
+                for name, term in terms.items():
+                    if name not in values:
+                        values[name] = term(*inputs, *_images_for(term, images, inputs[1]))
+        weighted = {}
+        for name in terms:  # in their order; a product with 1 would cost time and nothing else
+            weighted[name] = values[name] if self.weights[name] == 1 else self.weights[name] * values[name]
+        return weighted
 
     @property
     def observes(self) -> bool:
         """Whether any term learns from `observe`; without one a caller need not move data to the device."""
-        return any(type(term).observe is not Term.observe for term in self._terms())
+        return any(_observes(term) for term in self._terms().values())
 
     @torch.no_grad()
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
-        inputs = self._prepared(logits, labels)
-        with torch.autocast(logits.device.type, enabled=False):
-            for term in self._terms():
-                term.observe(*inputs)
+        logits, labels = self._checked(logits, labels)
+        if not logits.numel():
+            return
+        waiting = {name: term for name, term in self._terms().items() if _observes(term)}
+        for which in passes(waiting, self.num_classes, logits.device):
+            sums = fused_sums(which, logits, labels, self.ignore_index)
+            if sums is not None and which.penalty is not None:
+                waiting.pop(which.penalty).add_sums(sums)
+        if waiting:
+            inputs = self._prepared(logits, labels)
+            with torch.autocast(logits.device.type, enabled=False):
+                for term in waiting.values():
+                    term.observe(*inputs)
 
     def update(self) -> None:
-        """Let terms with multipliers take their step from everything observed since the last one."""
-        for term in self._terms():
-            term.update()
+        """Let multipliers step from everything observed since the last step (on all ranks together), and schedules."""
+        self.update_multipliers()
+        self.update_schedules()
 
-    def _terms(self) -> list[Term]:
-        return cast(list[Term], list(self.terms.values()))
+    def update_multipliers(self) -> None:
+        """The part of `update` that learns from what was observed."""
+        for term in self._terms().values():
+            if _observes(term):
+                term.update()
 
-    def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Plain tensors (a MetaTensor costs time and breaks torch.compile), float32 at least, labels as int64."""
+    def update_schedules(self) -> None:
+        """The part of `update` that only counts."""
+        for term in self._terms().values():
+            if not _observes(term):
+                term.update()
+
+    def discard(self) -> None:
+        """Forget what was observed since the last update."""
+        for term in self._terms().values():
+            term.discard()
+
+    def _terms(self) -> dict[str, Term]:
+        return cast(dict[str, Term], dict(self.terms.items()))
+
+    def _checked(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Plain tensors (a MetaTensor costs time and breaks torch.compile) of shapes that fit."""
         logits, labels = logits.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)
         if logits.ndim < 3 or logits.shape[1] != self.num_classes:
             raise ValueError(f"expected logits (B, {self.num_classes}, *S), got {tuple(logits.shape)}")
@@ -84,6 +128,12 @@ class Objective(nn.Module):
                 f"expected labels {(logits.shape[0], *logits.shape[2:])} beside logits {tuple(logits.shape)}, "
                 f"got {tuple(labels.shape)}; labels have no channel axis"
             )
+        if labels.is_floating_point() and bool((labels != labels.round()).any()):
+            raise ValueError("labels must be whole numbers, got fractions; were they resampled with interpolation?")
+        return logits, labels
+
+    def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits in float32 at least, labels as int64, and which voxels are valid."""
         labels = labels.long()
         valid = torch.ones_like(labels, dtype=torch.bool) if self.ignore_index is None else labels != self.ignore_index
         if self.ignore_index is not None:
@@ -100,10 +150,11 @@ class Objective(nn.Module):
             return
         low, high = labels.aminmax()
         if low < 0 or high >= self.num_classes:
-            hint = (
-                "" if self.ignore_index is not None else f"; pass ignore_index={int(high)} if it marks ignored voxels"
-            )
-            raise ValueError(f"labels must lie in 0..{self.num_classes - 1}, got {int(low)}..{int(high)}{hint}")
+            raise label_range_error(int(low), int(high), self.num_classes, self.ignore_index)
+
+
+def _observes(term: Term) -> bool:
+    return type(term).observe is not Term.observe
 
 
 def _images_for(term: Term, images: Tensor | None, labels: Tensor) -> tuple[Tensor, ...]:

@@ -112,7 +112,7 @@ RECIPES: dict[str, Recipe] = {
     "cpc": Recipe(
         (CE, "cpc"),
         1.0,
-        "CE + w (weight_bdc mean_k softplus(z_k - z_t) + weight_bec mean_{j!=k} softplus(z_k - z_j) / 2), j, k != t",
+        "CE + w (weight_bdc mean_k softplus(z_k - z_t) + weight_bec sum_jk softplus(z_k - z_j) / (2 (C-1)(C-2)))",
         ("cheng2022cpc",),
     ),
     "acls": Recipe(

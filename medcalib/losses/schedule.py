@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from medcalib.losses.state import Float64Module
 
 Schedule = Literal["none", "add", "multiply", "step"]
 
 
-class GrowingFactor(nn.Module):
+class GrowingFactor(Float64Module):
     """`factor`, 1 at the start; each update adds `rate` or multiplies by it, up to `largest`.
 
     "step" multiplies in every `every`-th update. Buffers, saved and restored with the objective.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from medcalib.losses.reduction import valid_mean
-from medcalib.losses.term import Term
+from medcalib.losses.term import FusedPart, Term
 from medcalib.ops import neighborhood_proportions
 from medcalib.ops.neighborhood import Padding, check_window
 
@@ -31,7 +32,8 @@ def svls_loss(
     targets = neighborhood_proportions(
         labels.where(valid, -1), logits.shape[1], kernel_size, "svls", padding, -1, sigma=sigma, dtype=logits.dtype
     )
-    return valid_mean(-(targets * log_softmax(logits, 1)).sum(1), valid)
+    summands = targets * log_softmax(logits, 1)
+    return valid_mean(-torch.where(targets > 0, summands, 0.0).sum(1), valid)  # a class masked by -inf: 0 * inf
 
 
 class SVLSLoss(Term):
@@ -50,6 +52,12 @@ class SVLSLoss(Term):
         super().__init__()
         check_window(kernel_size, sigma)
         self.kernel_size, self.sigma, self.padding = kernel_size, sigma, padding
+
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart:
+        """The shares of the window as target."""
+        del num_classes, device
+        window = {"window": "svls", "padding": self.padding, "sigma": self.sigma}
+        return FusedPart({"target": "window", "kernel_size": self.kernel_size, **window})
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """See `svls_loss`."""

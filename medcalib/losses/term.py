@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import torch
 from torch import Tensor, nn
+
+from medcalib.losses.state import RunningSums
+from medcalib.ops.fused import FusedStats
+
+
+class FusedPart(NamedTuple):
+    """What a term contributes to one fused pass: options of a `FusedSpec`, and lam and rho (2, C) of its penalty."""
+
+    options: dict[str, Any]
+    multipliers: tuple[Tensor, Tensor] | None = None
 
 
 class Term(nn.Module):
@@ -21,8 +34,23 @@ class Term(nn.Module):
         """The value of the term, a scalar."""
         raise TypeError(f"{type(self).__name__} does not define forward(logits, labels, valid)")
 
+    def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
+        """How the fused operator computes this term; None where it cannot."""
+        del num_classes, device
+        return None
+
+    def add_sums(self, sums: FusedStats) -> None:
+        """As `observe`, from the sums of a fused pass; for a term that is `fused`."""
+        raise TypeError(f"{type(self).__name__} does not define add_sums(sums)")
+
     def observe(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:
         """Add up what a batch says about the multipliers; without multipliers there is nothing to do."""
+
+    def discard(self) -> None:
+        """Forget what was observed since the last update."""
+        for module in self.modules():
+            if isinstance(module, RunningSums):
+                module.clear()
 
     def update(self) -> None:
         """Step the multipliers from everything observed since the last step, on all ranks together."""

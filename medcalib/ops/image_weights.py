@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from medcalib.ops.neighborhood import Padding, checked_labels
+from medcalib.ops.neighborhood import Padding, check_range, checked_labels
 from medcalib.ops.reference import gaussian, padded, windows
 
 ImageKernel = Literal["bilateral", "gradient", "image_proportions_l1", "image_proportions_l2"]
@@ -38,7 +38,13 @@ def image_weighted_proportions(
 
     Source: the code of NACL (arXiv 2303.06268), kernel_ops of its spatially adaptive margin.
     """
+    if kernel not in get_args(ImageKernel):
+        raise ValueError(f"kernel must be one of {', '.join(map(repr, get_args(ImageKernel)))}, got {kernel!r}")
+    if images.ndim != labels.ndim + 1 or images.shape[:1] + images.shape[2:] != labels.shape:
+        raise ValueError(f"expected images (B, M, *S) beside labels {tuple(labels.shape)}, got {tuple(images.shape)}")
+    images = images if images.is_floating_point() else images.float()
     labels, valid, size = checked_labels(labels, kernel_size, padding, ignore_index)
+    check_range(labels, valid, num_classes, ignore_index)
     seen = padded(images, size, padding)
     codes = padded(labels.where(valid, 0).unsqueeze(1), size, padding)
     counted = padded(valid.unsqueeze(1).to(images.dtype), size, "replicate" if padding == "replicate" else "zeros", 1.0)

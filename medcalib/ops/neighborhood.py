@@ -1,4 +1,4 @@
-"""The public neighborhood operations: argument checks, then the reference implementation."""
+"""The public neighborhood operations: argument checks, then the native library or the reference implementation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medcalib.ops import reference
+from medcalib.ops import _cpu, backend, reference
+from medcalib.ops._cpu import LABELS
+from medcalib.ops.fused import FusedSpec
+from medcalib.ops.label_range import label_range_error
 
 Kernel = Literal["mean", "svls"]
 Padding = Literal["background", "replicate", "zeros"]
@@ -43,14 +46,13 @@ def neighborhood_proportions(
     check_window(kernel_size, sigma)
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point type, got {dtype}")
+    size = _checked_size(labels, kernel_size, padding)
+    if dtype == torch.float32 and labels.dtype in LABELS and backend.active(labels.device.type) == "native":
+        spec = FusedSpec(window=kernel, padding=padding, kernel_size=size, sigma=sigma)
+        if labels.numel() and 2 <= num_classes <= 64 and max(size) <= 63 and (kernel == "mean" or sigma >= 0.4):
+            return _cpu.shares(labels.as_subclass(torch.Tensor), num_classes, spec, ignore_index)
     labels, valid, size = checked_labels(labels, kernel_size, padding, ignore_index)
-    if labels.device.type == "cpu" and labels.numel():  # elsewhere it would wait for the device each step
-        low, high = (int(bound) for bound in labels.where(valid, 0).aminmax())
-        if low < 0 or high >= num_classes:
-            raise ValueError(
-                f"labels must lie in 0..{num_classes - 1}, got {low}..{high}; "
-                "pass ignore_index if a value marks ignored voxels"
-            )
+    check_range(labels, valid, num_classes, ignore_index)
     return reference.neighborhood_proportions(labels, valid, num_classes, size, kernel, padding, sigma, dtype)
 
 
@@ -93,8 +95,8 @@ def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor 
 def check_window(kernel_size: int | Sequence[int], sigma: float = 1.0) -> None:
     """Refuse a window that no volume could have; how many axes there are is not known yet."""
     odd_sizes(kernel_size, 1 if isinstance(kernel_size, int) else len(kernel_size))
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"sigma must be positive, got {sigma}")
+    if not 0.1 <= sigma <= 100:  # beyond, the Gaussian of a neighbor underflows, or all are equal
+        raise ValueError(f"sigma must lie in [0.1, 100] voxels, got {sigma}")
 
 
 def odd_sizes(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
@@ -107,10 +109,26 @@ def odd_sizes(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
     return sizes
 
 
+def check_range(labels: Tensor, valid: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    """Refuse labels out of range, on the CPU: elsewhere it would wait for the device each step."""
+    if labels.device.type != "cpu" or not labels.numel():
+        return
+    low, high = (int(bound) for bound in labels.where(valid, 0).aminmax())
+    if low < 0 or high >= num_classes:
+        raise label_range_error(low, high, num_classes, ignore_index)
+
+
 def checked_labels(
     labels: Tensor, kernel_size: int | Sequence[int], padding: str, ignore_index: int | None
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Plain int64 labels, which of them count, and the window."""
+    size = _checked_size(labels, kernel_size, padding)
+    labels = labels.as_subclass(torch.Tensor).long()
+    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    return labels, valid, size
+
+
+def _checked_size(labels: Tensor, kernel_size: int | Sequence[int], padding: str) -> tuple[int, ...]:
     axes = labels.ndim - 1
     if axes not in (2, 3):
         raise ValueError(f"expected labels (B, H, W) or (B, D, H, W), got shape {tuple(labels.shape)}")
@@ -118,6 +136,4 @@ def checked_labels(
         raise ValueError(f"labels must be integers, got {labels.dtype}")
     if padding not in ("background", "replicate", "zeros"):
         raise ValueError(f"padding must be 'background', 'replicate' or 'zeros', got {padding!r}")
-    labels = labels.as_subclass(torch.Tensor).long()
-    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-    return labels, valid, odd_sizes(kernel_size, axes)
+    return odd_sizes(kernel_size, axes)

@@ -116,6 +116,13 @@ def test_naming_the_loss_of_the_file_keeps_its_options(tmp_path: Path) -> None:
     assert minimal(tmp_path, "loss: {name: mbls, margin: 5}", loss="ce").loss.name == "ce"
 
 
+def test_options_of_the_loss_named_on_the_command_line_hold(tmp_path: Path) -> None:
+    config = minimal(tmp_path, "loss: {name: mbls, margin: 5}", loss="nacl", overrides=["loss.kernel=svls"])
+    assert (config.loss.name, config.loss.kernel) == ("nacl", "svls")
+    with pytest.raises(ConfigError, match=r"loss\.nonsense: unknown key"):
+        minimal(tmp_path, loss="nacl", overrides=["loss.nonsense=7"])
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_loss_is_chosen_by_its_name(tmp_path: Path, name: str) -> None:
     config = minimal(tmp_path, loss=name)
@@ -141,6 +148,8 @@ def test_a_loss_is_put_together_by_hand(tmp_path: Path) -> None:
         ("{name: nacl, kernel_size: [3, 3]}", r"loss\.kernel_size: kernel_size must be one number or 3 of them"),
         ("{name: nacl, kernel_size: 4}", r"loss\.kernel_size: kernel_size must be odd and positive, got 4"),
         ("{name: crac, rho_max: 0.01}", r"loss\.rho_max: rho_max must be at least rho \(0\.1\), got 0\.01"),
+        ("{name: svls, sigma: 0.01}", r"loss\.sigma: sigma must lie in \[0\.1, 100\] voxels, got 0\.01"),
+        ("{name: flsd53, gamma: 1.0e300}", r"loss: cannot be computed: .*overflow"),
         ("{name: svls, padding: mirror}", r"loss\.padding: expected one of background, replicate, zeros"),
     ],
 )

@@ -118,6 +118,14 @@ def check_all_ignored(name: str, **hyper: Any) -> None:
 SCALES = (1.0, 891 / 1024, 1261 / 1024)  # of the logits in the three epochs of a stored sequence
 
 
+def tensors(objective: losses.Objective) -> dict[str, Tensor]:
+    """The state as flat tensors: buffers, and the sums that are kept beside them."""
+    flat = {}
+    for key, value in objective.state_dict().items():
+        flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
+
+
 def check_golden_sequence(file: str, name: str, variants: dict[str, dict[str, Any]]) -> None:
     """Three epochs of a method with multipliers: penalty, gradient, lam and rho equal the official ones.
 

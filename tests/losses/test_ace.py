@@ -213,5 +213,5 @@ def test_gradient_and_ignored_voxels(name: str, hyper: dict[str, Any]) -> None:
 
 @BOTH
 def test_options_out_of_range_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="num_bins must be at least 1"):
+    with pytest.raises(ValueError, match="num_bins must lie in 1"):
         losses.build(name, 3, num_bins=0)

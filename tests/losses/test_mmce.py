@@ -213,7 +213,7 @@ def test_gradient_and_ignored_voxels(weighting: str, max_voxels: int | None) -> 
     ("hyper", "words"),
     [
         ({"kernel_width": 0.0}, "kernel_width must be at least 0.01"),
-        ({"kernel_width": math.inf}, "kernel_width must be at least 0.01"),
+        ({"kernel_width": math.inf}, "kernel_width must be a finite number"),
         ({"max_voxels": 0}, "max_voxels must be positive"),
         ({"weighting": "double"}, "weighting must be one of 'none'"),
     ],

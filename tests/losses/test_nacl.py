@@ -111,5 +111,5 @@ def test_an_image_kernel_asks_for_images_on_the_grid() -> None:
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="kernel_size must be odd"):
         losses.build("nacl", 3, kernel_size=(3, 4, 3))
-    with pytest.raises(ValueError, match="sigma must be positive"):
+    with pytest.raises(ValueError, match="sigma must lie in"):
         losses.build("nacl", 3, sigma=-1.0)

@@ -127,7 +127,7 @@ def test_a_misspelled_choice_is_refused() -> None:
 
 
 def test_a_weight_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(ValueError, match="weight must be finite and not negative, got inf"):
+    with pytest.raises(ValueError, match="weight must be a finite number, got inf"):
         losses.build("nacl", 3, weight=float("inf"))
 
 
@@ -135,3 +135,75 @@ def test_a_recipe_may_change_the_default_of_a_term() -> None:
     assert losses.parameters("fcl")["gamma"].default == 2.0
     assert losses.build("fcl", 3).terms["focal"].gamma == 2.0
     assert losses.build("fcl", 3, gamma=1.0).terms["focal"].gamma == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "words"),
+    [
+        ("focal", {"gamma": float("nan")}, "gamma must be a finite number, got nan"),
+        ("mbls", {"margin": "3"}, "margin must be a finite number, got '3'"),
+        ("mbls", {"margin": True}, "margin must be a finite number, got True"),
+        ("nacl", {"softmax": "false"}, "softmax must be True or False, got 'false'"),
+        ("mmce", {"max_voxels": 2.5}, "max_voxels must be a whole number or None, got 2.5"),
+        ("svls", {"kernel_size": [3, 3.0, 3]}, "kernel_size must be a whole number or a list of whole numbers"),
+        ("ce", {"ignore_index": "255"}, "ignore_index must be a whole number, got '255'"),
+        ("ce", {"ignore_index": True}, "ignore_index must be a whole number, got True"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused(name: str, hyper: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        losses.build(name, 3, **hyper)
+
+
+def test_wrong_terms_and_class_counts_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="unknown term 'foo'; known: cross_entropy"):
+        losses.build_terms([("foo", 1.0, {})], 3)
+    with pytest.raises(ValueError, match="dice has no option margin; it has include_background"):
+        losses.build_terms([("dice", 1.0, {"margin": 1.0})], 3)
+    with pytest.raises(ValueError, match="num_classes must be at least 2"):
+        losses.build("cals_alm", -3)
+    with pytest.raises(ValueError, match=r"num_classes must be a whole number, got 3\.0"):
+        losses.build("cals_alm", 3.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["reference", ""])
+def test_the_hint_names_the_label_that_does_not_fit(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Following it may not drop a class that exists."""
+    monkeypatch.setenv("MEDCALIB_BACKEND", backend)
+    labels = torch.tensor([0, 1, 2, -100]).reshape(1, 2, 2)
+    with pytest.raises(ValueError, match=r"got -100\.\.2; pass ignore_index=-100 if"):
+        losses.build("ce", 3)(torch.zeros(1, 3, 2, 2), labels)
+    with pytest.raises(ValueError, match=r"got -100\.\.2; ignored are only voxels labelled 255"):
+        losses.build("ce", 3, ignore_index=255)(torch.zeros(1, 3, 2, 2), labels)
+
+
+def test_labels_with_fractions_are_refused() -> None:
+    logits = torch.zeros(1, 3, 2, 2)
+    with pytest.raises(ValueError, match="whole numbers, got fractions"):
+        losses.build("ce", 3)(logits, torch.full((1, 2, 2), 1.9))
+    whole = losses.build("ce", 3)(logits, torch.ones(1, 2, 2))
+    assert whole.item() == losses.build("ce", 3)(logits, torch.ones(1, 2, 2, dtype=torch.long)).item()
+
+
+@pytest.mark.parametrize("name", losses.names())
+@pytest.mark.parametrize("shape", [(0, 4, 4, 4), (1, 0, 4, 4)])
+def test_an_empty_batch_costs_nothing(name: str, shape: tuple[int, ...]) -> None:
+    logits = torch.zeros(shape[0], 3, *shape[1:], requires_grad=True)
+    objective = losses.build(name, 3)
+    objective.observe(logits, torch.zeros(shape, dtype=torch.long))
+    objective.update()
+    loss = objective(logits, torch.zeros(shape, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0
+
+
+@pytest.mark.parametrize("backend", ["reference", ""])
+@pytest.mark.parametrize("name", ["ce", "svls"])
+def test_a_class_masked_by_minus_infinity(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not the label its probability is 0 and nothing is NaN."""
+    monkeypatch.setenv("MEDCALIB_BACKEND", backend)
+    logits = torch.randn(1, 3, 4, 4, 4)
+    expected = losses.build(name, 2)(logits[:, :2], torch.zeros(1, 4, 4, 4, dtype=torch.long))
+    logits[:, 2] = -torch.inf
+    found = losses.build(name, 3)(logits, torch.zeros(1, 4, 4, 4, dtype=torch.long))
+    torch.testing.assert_close(found, expected)

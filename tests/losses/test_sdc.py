@@ -208,7 +208,7 @@ def test_ignored_voxels_count_nowhere(hyper: dict[str, Any]) -> None:
     [
         ({"morphology": "opening"}, "^morphology must be one of 'gradient', 'dilation', 'erosion', got 'opening'"),
         ({"sdf_scale": 0.0}, "^sdf_scale must be positive"),
-        ({"sdf_scale": math.inf}, "^sdf_scale must be positive"),
+        ({"sdf_scale": math.inf}, "^sdf_scale must be a finite number"),
     ],
 )
 def test_options_out_of_range_are_refused(hyper: dict[str, Any], words: str) -> None:

@@ -70,7 +70,7 @@ def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="kernel_size must be odd"):
         losses.build("svls", 3, kernel_size=2)
     for sigma in (0.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="sigma must be positive"):
+        with pytest.raises(ValueError, match="sigma must (lie in|be a finite)"):
             losses.build("svls", 3, sigma=sigma)
     logits, labels = random_batch()
     with pytest.raises(ValueError, match="kernel_size must be one number or 3 of them"):

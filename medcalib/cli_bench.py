@@ -1,0 +1,99 @@
+"""The commands `medcalib bench ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medcalib.cli_support import AsJson, echo_json, guarded
+from medcalib.errors import Exit
+
+if TYPE_CHECKING:
+    from medcalib.engine.bench import Bench
+    from medcalib.engine.bench_peers import Shape
+
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure medcalib on this machine.")
+
+# metric: head of the column, factor, digits
+_COLUMNS: dict[str, tuple[str, float, int]] = {
+    "time": ("ms", 1, 2),
+    "time_ratio": ("x F.cross_entropy", 1, 2),
+    "speedup": ("x faster than peer", 1, 1),
+    "gradient_ratio": ("gradient / copy", 1, 1),
+    "peak_memory": ("peak / logits", 1, 2),
+    "unet_ratio": ("U-Net step", 1, 3),
+    "loss_error": ("loss err 1e-6", 1e6, 3),
+    "gradient_error": ("grad err 1e-6", 1e6, 3),
+}
+_CALL_COLUMNS: dict[str, tuple[str, float, int]] = {"call": ("us", 1, 0), "call_ratio": ("x F.cross_entropy", 1, 1)}
+_NOTES = """\
+ms: forward and backward, median of undisturbed samples, all contestants in turn; x faster than peer: nacl than MONAI's,
+crac than plain crac; gradient / copy: backward alone against copying the logits, in memory that is there already;
+peak / logits: memory beyond the inputs, the gradient (1.0) included; U-Net step: against one with F.cross_entropy;
+err: against float64, relative to the loss and to the largest gradient. n/a: does not apply, or was not measured."""
+
+
+def _losses(
+    quick: Annotated[bool, typer.Option("--quick", help="Shape A and few rounds: about a minute or two.")] = False,
+    shapes: Annotated[
+        str | None, typer.Option(help="Some of A to F, as in A,B; or your own, as in 2x4x96x96x96.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option()] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the CPU.")] = 2,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also torch.compile of the plain losses.")] = False,
+    ledger: Annotated[Path | None, typer.Option(help="CSV file to append the numbers to.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """The calibration losses against F.cross_entropy, MONAI and plain torch: time, memory, accuracy."""
+    import torch
+
+    from medcalib.engine.bench import Settings, append, check_ledger, read_shapes, run
+    from medcalib.engine.bench_peers import CPU_SHAPES, SHAPES
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    usual = "A" if quick else ",".join(CPU_SHAPES if device == "cpu" else SHAPES)
+    chosen = read_shapes(shapes or usual)
+    if ledger is not None:
+        check_ledger(ledger)
+    found = run(Settings(chosen, device, threads, rounds=7 if quick else 21, compiled=compiled))
+    if ledger is not None:
+        append(ledger, found)
+    if as_json:
+        echo_json({"context": found.context, "rows": [row._asdict() for row in found.rows]})
+    else:
+        typer.echo(_text(found, chosen))
+    return Exit.OK
+
+
+bench.command("losses")(guarded(_losses))
+
+
+def _text(found: Bench, shapes: dict[str, Shape]) -> str:
+    """A table a shape, and one of the overhead of a call."""
+    facts = found.context
+    using = f"{facts['backend']} {facts['isa']}".strip()
+    lines = [f"{facts['machine']}, {facts['threads']} threads, torch {facts['torch']}, backend {using}"]
+    for name, shape in shapes.items():
+        share = {row.metric: f"{row.value:.0%}" for row in found.rows if row.shape == name}
+        lines += [
+            "",
+            f"{name} {shape}: {share['boundary']} boundary voxels; {share['undisturbed']} samples undisturbed",
+        ]
+        lines += [_table(found, name, _COLUMNS)]
+    lines += ["", "one call, forward and backward of (1, 4, 8, 8, 8)", _table(found, "call", _CALL_COLUMNS)]
+    return "\n".join([*lines, "", _NOTES])
+
+
+def _table(found: Bench, shape: str, columns: dict[str, tuple[str, float, int]]) -> str:
+    from medcalib.report.text import number, table
+
+    values = {(row.contestant, row.metric): row.value for row in found.rows if row.shape == shape}
+    names = list(dict.fromkeys(name for name, metric in values if metric in columns))
+    rows = []
+    for name in names:
+        scaled = [(values.get((name, metric)), factor, digits) for metric, (_, factor, digits) in columns.items()]
+        rows.append([name, *(number(None if v is None else factor * v, digits) for v, factor, digits in scaled)])
+    return table(rows, ["", *(head for head, _, _ in columns.values())])

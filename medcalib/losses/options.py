@@ -1,0 +1,41 @@
+"""Whether a hyperparameter is of the type that its annotation says. Bounds are the constructors' business."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def check_option(name: str, value: Any, annotation: Any) -> None:
+    """Refuse a value of another type, a number that is not finite, a choice that does not exist: ValueError."""
+    if not _fits(value, annotation):
+        raise ValueError(f"{name} must be {_described(annotation)}, got {value!r}")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return any(value == known and type(value) is type(known) for known in arguments)
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(_fits(entry, arguments[0]) for entry in value)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return value is None if annotation is NoneType else isinstance(value, annotation)
+
+
+def _described(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin in (Union, UnionType):
+        return " or ".join(_described(argument) for argument in arguments)
+    if origin is Sequence:
+        return "a list of whole numbers"
+    names = {float: "a finite number", int: "a whole number", bool: "True or False", NoneType: "None"}
+    return names.get(annotation, str(annotation))
