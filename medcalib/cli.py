@@ -11,6 +11,7 @@ import typer
 
 from medcalib.cli_bench import bench
 from medcalib.cli_support import (
+    LOSS_SYMBOLS,
     AsJson,
     Command,
     Config,
@@ -274,7 +275,7 @@ def losses(
         cited = {key for loss in found for key in loss["cite"]}
         typer.echo("\n\n".join(e for key, e in entries().items() if key in cited) or "% nothing to cite")
     else:
-        typer.echo("\n\n".join(loss_text(loss) for loss in found))
+        typer.echo("\n\n".join([*(loss_text(loss) for loss in found), LOSS_SYMBOLS]))
     return Exit.OK
 
 

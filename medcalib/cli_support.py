@@ -103,6 +103,12 @@ def shortened(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+LOSS_SYMBOLS = (
+    "z logits, p = softmax(z), q one-hot labels, t the true class, C classes, w the weight, sg no gradient,\n"
+    "tau class shares of the window; a mean over valid voxels. More: the docstrings of the terms in medcalib.losses"
+)
+
+
 def loss_text(loss: dict[str, Any]) -> str:
     """A method of `medcalib losses` for the terminal."""
     defaults = ", ".join(f"{key}={value}" for key, value in loss["defaults"].items())
