@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from functools import cache
@@ -15,16 +16,17 @@ log = logging.getLogger(__name__)
 
 
 def active(device_type: str) -> Backend:
-    """The backend for tensors of a device type: native on CPU, triton on CUDA, reference where it is missing.
+    """The backend for tensors of a device type: native on CPU where it was built, else reference.
 
-    The environment variable MEDCALIB_BACKEND forces one; "native" and "triton" concern their own device only.
+    The environment variable MEDCALIB_BACKEND forces one; "native" and "triton" concern their own device only. On CUDA
+    triton runs only when asked for, as long as its kernels have not been tried on a GPU.
     Raises ValueError for an unknown name and RuntimeError for one that cannot run.
     """
     forced = os.environ.get(VARIABLE, "")
     if forced not in ("", "reference", "native", "triton"):
         raise ValueError(f"{VARIABLE} must be reference, native or triton, got {forced!r}")
     best: Backend = {"cpu": "native", "cuda": "triton"}.get(device_type, "reference")  # type: ignore[assignment]
-    if forced == "reference" or best == "reference":
+    if forced == "reference" or best == "reference" or (best == "triton" and forced != "triton"):
         return "reference"
     reason = missing(best)
     if not reason:
@@ -40,8 +42,8 @@ def missing(backend: Backend) -> str:
     """Why a backend cannot run here, "" if it can."""
     if backend == "native":
         return _native.WHY
-    if backend == "triton":
-        return "this version has no triton kernels"
+    if backend == "triton" and importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
     return ""
 
 
@@ -51,7 +53,10 @@ def described(device_type: str) -> str:
     if backend == "native" and _native.LIB is not None:
         return f"native ({_native.LIB.medcalib_isa().decode()})"
     best: Backend = "triton" if device_type == "cuda" else "native"
-    reason = f"{VARIABLE} is set" if os.environ.get(VARIABLE) else missing(best)
+    untried = (
+        "" if best == "native" else f"the triton kernels have not been tried on a GPU; {VARIABLE}=triton runs them"
+    )
+    reason = f"{VARIABLE} is set" if os.environ.get(VARIABLE) else missing(best) or untried
     return backend if backend == "triton" else f"reference, plain torch ({reason})"
 
 

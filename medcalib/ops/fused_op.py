@@ -30,6 +30,10 @@ def supports(spec: FusedSpec, logits: Tensor, labels: Tensor) -> bool:
         return False
     if labels.device != logits.device or labels.dtype not in _cpu.LABELS or logits.dtype not in _cpu.LOGITS:
         return False
+    if found == "triton":
+        from medcalib.ops import _triton
+
+        return _triton.supports(spec, logits.shape[1], logits.dtype, logits.ndim - 2)
     # a narrower Gaussian leaves neighbors so little weight that float32 loses it beside the center
     return spec.window == "none" or (max(spec.kernel_size) <= 63 and (spec.window == "mean" or spec.sigma >= 0.4))
 
@@ -66,6 +70,22 @@ def _forward_cpu(*inputs: Any) -> tuple[Tensor, Tensor]:
 def _backward_cpu(*inputs: Any) -> Tensor:
     grad, logits, labels, lam, rho, stats, *contract = inputs
     return _cpu.backward(grad, logits, labels, lam, rho, stats, tuple(contract))
+
+
+def _forward_cuda(*inputs: Any) -> tuple[Tensor, Tensor]:
+    from medcalib.ops import _triton
+
+    logits, labels, lam, rho, numbers, choices, ignore_index, want_stats = inputs
+    spec = FusedSpec.restore(numbers, choices)
+    return _triton.forward(logits.contiguous(), labels.contiguous(), lam, rho, spec, ignore_index, want_stats)
+
+
+def _backward_cuda(*inputs: Any) -> Tensor:
+    from medcalib.ops import _triton
+
+    grad, logits, labels, lam, rho, stats, numbers, choices, ignore_index = inputs
+    spec = FusedSpec.restore(numbers, choices)
+    return _triton.backward(grad, logits.contiguous(), labels.contiguous(), lam, rho, spec, ignore_index, stats)
 
 
 def _forward_fake(logits: Tensor, labels: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -130,6 +150,8 @@ class _DirectBackward(torch.autograd.Function):
 for _name, _kernel, _key in (
     ("fused_loss", _forward_cpu, "CPU"),
     ("fused_loss_backward", _backward_cpu, "CPU"),
+    ("fused_loss", _forward_cuda, "CUDA"),
+    ("fused_loss_backward", _backward_cuda, "CUDA"),
 ):
     _LIBRARY.impl(_name, _kernel, _key)  # type: ignore[no-untyped-call]
 torch.library.register_fake("medcalib::fused_loss", _forward_fake, lib=_LIBRARY)
