@@ -22,7 +22,7 @@ from medcalib.metrics.sums import ScoreSums
 from medcalib.metrics.surface import hd95_mm
 from medcalib.ops.scoring import ScoreTables, score_voxels
 
-FORMAT = 1
+FORMAT = 2
 MAX_BYTES = 1 << 28  # unpacked; 255 classes with 50 composites in three regions take 28 MB
 # The region is part of a score's name: the same prediction can score 90 times better on another region.
 REGIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -2,9 +2,9 @@
 
 Confidences are binned into fine cells (`NUM_CELLS`): the open intervals between the multiples of 1/300, each
 multiple on its own (so that both edge rules, (a, b] and [a, b), are exact), and the first and last interval
-split at powers of two (sharp networks live there). Sums of confidences are kept as two int64 limbs of a fixed
-point with 48 binary places, so that adding tables in any order gives the same bits; float32 accumulation, the
-usual way, prints an ECE up to 25 times too small on whole volumes.
+split at powers of two (sharp networks live there), the first at `THRESHOLD` too. Sums of confidences are kept as
+two int64 limbs of a fixed point with 48 binary places, so that adding tables in any order gives the same bits;
+float32 accumulation, the usual way, prints an ECE up to 25 times too small on whole volumes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 GRID = 300  # common multiple of 10, 12, 15, 20, 25, 30, 50, 60, 75, 100 bins
-_TAIL = 16  # cells into which the first and last interval are split
+THRESHOLD = float(np.float32(1e-3))  # of the thresholded scores (TCECE, TACE): only p > THRESHOLD counts
+_TAIL = 16  # cells into which the last interval is split, and the first but for the threshold
+_HEAD = _TAIL + 1
 _FIRST_EXPONENT = 9  # 2^-9 < 1/300 < 2^-8
-NUM_CELLS = 1 + _TAIL + (2 * GRID - 3) + _TAIL + 1
+NUM_CELLS = 1 + _HEAD + (2 * GRID - 3) + _TAIL + 1
+FIRST_ABOVE_THRESHOLD = _HEAD - 1  # the lowest cell of p > THRESHOLD, which lies in [2^-10, 2^-9)
 _SLAB = 1 << 18  # voxels at a time: the working memory stays in the cache, whatever the volume
 _PLACES, _LIMB = 48, 24
 _NLL_FLOOR = float(np.finfo(np.float32).tiny)  # a probability of 0 costs 87.3 nats and is counted apart
@@ -31,14 +34,16 @@ class ScoreTables:
     """Integer tables of R regions: K channels are the top label, then C classes, then composites.
 
     `n`, `correct`, `conf_hi`, `conf_lo` (R, K, NUM_CELLS); `truth_hi`, `truth_lo` the same for a known
-    posterior in place of the labels; `confusion` (R, C, C) reference x prediction; `sums` (R, len(SUM_NAMES), 2)
-    limbs; `zero_probability` (R,) voxels whose true class has probability 0. All int64.
+    posterior in place of the labels; `square` (R, K, 2) limbs of the summed p^2 of each channel; `confusion`
+    (R, C, C) reference x prediction; `sums` (R, len(SUM_NAMES), 2) limbs; `zero_probability` (R,) voxels whose true
+    class has probability 0. All int64.
     """
 
     n: Tensor
     correct: Tensor
     conf_hi: Tensor
     conf_lo: Tensor
+    square: Tensor
     confusion: Tensor
     sums: Tensor
     zero_probability: Tensor
@@ -53,14 +58,19 @@ def cell_index(p: NDArray[np.floating]) -> NDArray[np.int64]:
     """Fine cell of each probability in [0, 1], increasing in p. Exact for float32 (24 + 9 bits fit float64)."""
     scaled = p.astype(np.float64) * GRID
     floor = np.floor(scaled)
-    cell: NDArray[np.int64] = (2 * floor + (scaled != floor)).astype(np.int64) + (_TAIL - 1)
-    for at, small in ((cell == _TAIL, p), (cell == 2 * GRID - 1 + _TAIL - 1, 1 - p)):
-        exponent = np.clip(-np.frexp(small[at])[1] + 1, _FIRST_EXPONENT, _FIRST_EXPONENT + _TAIL - 1)
-        step = exponent - _FIRST_EXPONENT
-        cell[at] = _TAIL - step if small is p else 2 * GRID - 2 + _TAIL + step
+    cell: NDArray[np.int64] = (2 * floor + (scaled != floor)).astype(np.int64) + (_HEAD - 1)
+    first, last = cell == _HEAD, cell == 2 * GRID - 1 + _HEAD - 1
+    cell[first] = _TAIL - _halvings(p[first]) + (p[first] > THRESHOLD)
+    cell[last] = 2 * GRID - 2 + _HEAD + _halvings(1 - p[last])
     cell[p == 0] = 0
     cell[p == 1] = NUM_CELLS - 1
     return cell
+
+
+def _halvings(small: NDArray[np.floating]) -> NDArray[np.integer]:
+    """The s of which a number in (0, 1/300) lies in [2^-(9+s), 2^-(8+s)), at most _TAIL - 1."""
+    step: NDArray[np.integer] = np.clip(1 - np.frexp(small)[1] - _FIRST_EXPONENT, 0, _TAIL - 1)
+    return step
 
 
 def bin_of_cell(bins: int, edges: str) -> NDArray[np.int64]:
@@ -79,7 +89,7 @@ def bin_of_cell(bins: int, edges: str) -> NDArray[np.int64]:
     on_edge = np.maximum(-(-k // width) - 1, 0) if edges == "right" else np.minimum(k // width, bins - 1)
     of_uniform = np.where(between, k // width, on_edge)
     inner = of_uniform[2 : 2 * GRID - 1]
-    head, tail = np.full(_TAIL, of_uniform[1]), np.full(_TAIL, of_uniform[2 * GRID - 1])
+    head, tail = np.full(_HEAD, of_uniform[1]), np.full(_TAIL, of_uniform[2 * GRID - 1])
     return np.concatenate([of_uniform[:1], head, inner, tail, of_uniform[-1:]])
 
 
@@ -151,6 +161,7 @@ class _Accumulator:
             *(("truth_hi", "truth_lo") if self.has_posterior else ()),
         ]
         self.arrays = {name: np.zeros((atoms, channels, NUM_CELLS), np.int64) for name in names}
+        self.arrays["square"] = np.zeros((atoms, channels, 2), np.int64)
         self.arrays["confusion"] = np.zeros((atoms, self.classes, self.classes), np.int64)
         self.arrays["sums"] = np.zeros((atoms, len(SUM_NAMES), 2), np.int64)
         self.arrays["zero_probability"] = np.zeros(atoms, np.int64)
@@ -195,6 +206,8 @@ class _Accumulator:
         for name, weights in entries.items():
             table = self.arrays[name]
             table[:, channel] += _counts(key, (table.shape[0], NUM_CELLS), weights)
+        for j, part in enumerate(limbs(np.square(p.astype(np.float64)))):
+            self.arrays["square"][:, channel, j] += _counts(atom, (self.arrays["square"].shape[0],), part)
 
     def _sums(
         self,

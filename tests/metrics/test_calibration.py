@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medcalib.metrics import CalibrationCounts
-from medcalib.ops.scoring import NUM_CELLS, bin_of_cell, cell_index
+from medcalib.ops.scoring import (
+    FIRST_ABOVE_THRESHOLD,
+    NUM_CELLS,
+    bin_of_cell,
+    cell_index,
+    from_limbs,
+    score_voxels,
+)
 
 
 def oracle_ece(confidence: np.ndarray, hit: np.ndarray, bins: int, edges: str = "right") -> float:
@@ -69,6 +76,23 @@ def test_cells_refine_every_bin_count_exactly(bins: int, edges: str) -> None:
     scaled = [Fraction(float(v)) * bins for v in p]
     expected = [math.ceil(s) - 1 if edges == "right" else math.floor(s) for s in scaled]
     assert bin_of_cell(bins, edges)[cells].tolist() == [min(max(b, 0), bins - 1) for b in expected]
+
+
+def test_the_threshold_lies_between_two_cells() -> None:
+    at = np.float32(1e-3)
+    below_to_above = np.array([at * np.float32(0.99), at, np.nextafter(at, np.float32(1)), 2.0**-9], np.float32)
+    counted = cell_index(below_to_above) >= FIRST_ABOVE_THRESHOLD
+    assert counted.tolist() == [False, False, True, True]
+
+
+def test_squares_are_summed_to_the_last_bit() -> None:
+    p = np.random.default_rng(0).random((3, 1000), np.float32)
+    tables = score_voxels(
+        torch.from_numpy(p), torch.zeros(1000, dtype=torch.uint8), torch.ones(1, 1000).bool(), composites=[(1, 2)]
+    )
+    exact = [sum(Fraction(float(v)) ** 2 for v in channel) for channel in (p.max(0), *p)]
+    high, low = tables.square[0].T
+    assert from_limbs(high, low)[:4].tolist() == pytest.approx([float(x) for x in exact], rel=1e-14)
 
 
 def test_pooled_ece_of_2_to_25_voxels_in_one_bin_is_exact() -> None:
