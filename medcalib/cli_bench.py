@@ -32,7 +32,8 @@ _NOTES = """\
 ms: forward and backward, median of undisturbed samples, all contestants in turn; x faster than peer: nacl than MONAI's,
 crac than plain crac; gradient / copy: backward alone against copying the logits, in memory that is there already;
 peak / logits: memory beyond the inputs, the gradient (1.0) included; U-Net step: against one with F.cross_entropy;
-err: against float64, relative to the loss and to the largest gradient. n/a: does not apply, or was not measured."""
+err: against float64, relative to the loss and to the largest gradient; one call: of a hundred in a row.
+n/a: does not apply, or was not measured."""
 
 
 def _losses(

@@ -201,7 +201,7 @@ def _step(config: RunConfig, state: State, images: Tensor, labels: Tensor) -> di
     precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
     with torch.autocast(images.device.type, precision, enabled=precision is not None):
         logits = state.model(images)
-    parts = state.objective.parts(logits, labels, images)
+    parts = state.objective.parts(logits, labels, images, remember=config.train.multipliers == "train")
     values = {name: float(part.detach()) for name, part in parts.items()}
     if not all(math.isfinite(value) for value in values.values()):
         return None
@@ -213,6 +213,6 @@ def _step(config: RunConfig, state: State, images: Tensor, labels: Tensor) -> di
     if finite or state.scaler.is_enabled():
         state.scaler.step(state.optimizer)  # leaves the weights alone when a scaled gradient overflowed
     state.scaler.update()
-    if finite and config.train.multipliers == "train" and state.objective.observes:
-        state.objective.observe(logits, labels)
+    if finite and config.train.multipliers == "train":
+        state.objective.observe_remembered()
     return values if finite else None

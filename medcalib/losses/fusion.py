@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medcalib.losses.term import FusedPart, Term
-from medcalib.ops.fused import FusedSpec, FusedStats
+from medcalib.ops.fused import FusedSpec, FusedStats, constant_multipliers
 from medcalib.ops.fused_op import fused_loss, supports
 
 _WINDOW = ("window", "kernel_size", "padding", "sigma")
@@ -39,35 +39,24 @@ def passes(terms: Mapping[str, Term], num_classes: int, device: torch.device) ->
     return found
 
 
-def fused_values(which: Pass, logits: Tensor, labels: Tensor, ignore_index: int | None) -> dict[str, Tensor]:
-    """The values of the terms of a pass by name; empty where the active backend cannot compute it."""
-    run = _run(which, logits, labels, ignore_index, want_stats=False)
-    if run is None:
-        return {}
-    names = ((which.likelihood, run[0][0]), (which.penalty, run[0][1]))
-    return {name: value for name, value in names if name is not None}
+def fused_values(
+    which: Pass, logits: Tensor, labels: Tensor, ignore_index: int | None, *, want_sums: bool = False
+) -> tuple[dict[str, Tensor], FusedStats | None]:
+    """The values of the terms of a pass by name, and with `want_sums` what the multipliers of its penalty observe.
 
-
-def fused_sums(which: Pass, logits: Tensor, labels: Tensor, ignore_index: int | None) -> FusedStats | None:
-    """What the multipliers of the penalty of a pass observe; None where the active backend cannot compute it."""
-    run = _run(which, logits, labels, ignore_index, want_stats=True)
-    return None if run is None else FusedStats.unpack(run[1])
-
-
-def _run(
-    which: Pass, logits: Tensor, labels: Tensor, ignore_index: int | None, *, want_stats: bool
-) -> tuple[Tensor, Tensor] | None:
+    Empty and None where the active backend cannot compute it.
+    """
     axes = logits.ndim - 2
     size = which.options.get("kernel_size", ())
     options = which.options | {"kernel_size": (size,) * axes if isinstance(size, int) else tuple(size)}
     spec = FusedSpec(**options)
     if not supports(spec, logits, labels):
-        return None
-    if which.multipliers is None:
-        lam = rho = torch.zeros(2, logits.shape[1], dtype=torch.float64, device=logits.device)
-    else:
-        lam, rho = which.multipliers
-    return fused_loss(logits, labels, lam, rho, spec, ignore_index, want_stats=want_stats)
+        return {}, None
+    lam, rho = which.multipliers or constant_multipliers(0.0, 0.0, logits.shape[1], logits.device)
+    ce, penalty, sums = fused_loss(logits, labels, lam, rho, spec, ignore_index, want_stats=want_sums)
+    named = ((which.likelihood, ce), (which.penalty, penalty))
+    values = {name: value for name, value in named if name is not None}
+    return values, FusedStats.unpack(sums) if want_sums else None
 
 
 def _one_window(likelihood: FusedPart, penalty: FusedPart) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from medcalib.losses.reduction import valid_mean
 from medcalib.losses.term import FusedPart, Term
 from medcalib.ops import image_weighted_proportions, neighborhood_proportions
+from medcalib.ops.fused import constant_multipliers
 from medcalib.ops.neighborhood import Padding, check_window
 
 Kernel = Literal["mean", "svls", "bilateral", "gradient", "image_proportions_l1", "image_proportions_l2"]
@@ -83,8 +84,7 @@ class NeighborPenalty(Term):
             return None
         options = {"window": self.kernel, "kernel_size": self.kernel_size, "padding": self.padding, "sigma": self.sigma}
         pair = (1.0, 0.0) if self.distance == "l1" else (0.0, 2.0)
-        lam, rho = (torch.full((2, num_classes), n, dtype=torch.float64, device=device) for n in pair)
-        return FusedPart({"penalty": "neighbor", **options}, (lam, rho))
+        return FusedPart({"penalty": "neighbor", **options}, constant_multipliers(*pair, num_classes, device))
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor, images: Tensor | None = None) -> Tensor:
         """See `neighbor_penalty`."""

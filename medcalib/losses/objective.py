@@ -9,9 +9,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from medcalib.losses.fusion import fused_sums, fused_values, passes
+from medcalib.losses.fusion import Pass, fused_values, passes
 from medcalib.losses.options import check_option
 from medcalib.losses.term import Term
+from medcalib.ops.fused import FusedStats
 from medcalib.ops.label_range import label_range_error
 
 
@@ -45,21 +46,30 @@ class Objective(nn.Module):
             raise ValueError(f"each term may stand once, got {[part.name for part in parts]}")
         self.terms = nn.ModuleDict({part.name: part.term for part in parts})
         self.num_classes, self.ignore_index = num_classes, ignore_index
+        self._remembered: tuple[Tensor, Tensor, dict[str, FusedStats]] | None = None
 
     def forward(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of logits (B, C, *S) and integer labels (B, *S); images (B, M, *S) may be given."""
         return reduce(torch.add, self.parts(logits, labels, images).values())
 
-    def parts(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> dict[str, Tensor]:
-        """The weighted terms by name; their sum is the loss."""
+    def parts(
+        self, logits: Tensor, labels: Tensor, images: Tensor | None = None, *, remember: bool = False
+    ) -> dict[str, Tensor]:
+        """The weighted terms by name; their sum is the loss.
+
+        remember: keep what the multipliers need of this batch for `observe_remembered`; a fused pass sums it while it
+        computes the loss.
+        """
         logits, labels = self._checked(logits, labels)
+        if remember or self._remembered is not None:  # to set an attribute of a module takes microseconds
+            self._remembered = (logits.detach(), labels, {}) if remember and self.observes else None
         terms = self._terms()
         if not logits.numel():
             nothing = logits.sum() * 0
             return dict.fromkeys(terms, nothing)
         values: dict[str, Tensor] = {}
         for which in passes(terms, self.num_classes, logits.device):
-            values |= fused_values(which, logits, labels, self.ignore_index)
+            values |= self._fused(which, logits, labels, terms)
         if len(values) < len(terms):
             inputs = self._prepared(logits, labels)
             with torch.autocast(logits.device.type, enabled=False):
@@ -80,18 +90,46 @@ class Objective(nn.Module):
     def observe(self, logits: Tensor, labels: Tensor) -> None:
         """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
         logits, labels = self._checked(logits, labels)
+        self._observe(logits, labels, {})
+
+    @torch.no_grad()
+    def observe_remembered(self) -> None:
+        """As `observe`, of the batch of the last `parts(..., remember=True)`, which is then forgotten.
+
+        Raises RuntimeError where no batch is remembered.
+        """
+        if not self.observes:
+            return
+        if self._remembered is None:
+            raise RuntimeError("no batch is remembered: call parts(..., remember=True) before observe_remembered()")
+        remembered, self._remembered = self._remembered, None
+        self._observe(*remembered)
+
+    def _observe(self, logits: Tensor, labels: Tensor, sums: dict[str, FusedStats]) -> None:
+        """From sums where they are there, else from one more pass."""
         if not logits.numel():
             return
         waiting = {name: term for name, term in self._terms().items() if _observes(term)}
-        for which in passes(waiting, self.num_classes, logits.device):
-            sums = fused_sums(which, logits, labels, self.ignore_index)
-            if sums is not None and which.penalty is not None:
-                waiting.pop(which.penalty).add_sums(sums)
+        for which in passes({n: t for n, t in waiting.items() if n not in sums}, self.num_classes, logits.device):
+            _, found = fused_values(which, logits, labels, self.ignore_index, want_sums=True)
+            if found is not None and which.penalty is not None:
+                sums[which.penalty] = found
+        for name, found in sums.items():
+            waiting.pop(name).add_sums(found)
         if waiting:
             inputs = self._prepared(logits, labels)
             with torch.autocast(logits.device.type, enabled=False):
                 for term in waiting.values():
                     term.observe(*inputs)
+
+    def _fused(self, which: Pass, logits: Tensor, labels: Tensor, terms: dict[str, Term]) -> dict[str, Tensor]:
+        """The values of a fused pass; its sums are remembered where that is asked for."""
+        penalty = which.penalty
+        wanted = self._remembered is not None and penalty is not None and _observes(terms[penalty])
+        values, sums = fused_values(which, logits, labels, self.ignore_index, want_sums=wanted)
+        if self._remembered is not None and penalty is not None and sums is not None:
+            self._remembered[2][penalty] = sums
+        return values
 
     def update(self) -> None:
         """Let multipliers step from everything observed since the last step (on all ranks together), and schedules."""
@@ -112,6 +150,7 @@ class Objective(nn.Module):
 
     def discard(self) -> None:
         """Forget what was observed since the last update."""
+        self._remembered = None
         for term in self._terms().values():
             term.discard()
 

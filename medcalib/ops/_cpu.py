@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,41 +14,48 @@ from medcalib.ops.label_range import label_range_error
 
 LOGITS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 LABELS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
-NUMBERS = (
-    "own", "rest", "margin", "inverse_norm", "weight_top", "weight_rest", "factor_boundary", "factor_interior",
-    "scale", "lam_min", "lam_max", "sigma",
-)  # fmt: skip
-CHOICES = ("target", "penalty", "power", "by_region", "class_mean", "window", "padding")
-Contract = tuple[Sequence[float], Sequence[int], int | None]  # numbers and choices of a FusedSpec, ignore_index
 
 
 def forward(
-    logits: Tensor, labels: Tensor, lam: Tensor, rho: Tensor, contract: Contract, want_stats: bool
-) -> tuple[Tensor, Tensor]:
-    """Loss parts (2,) float32 and sums for multipliers; see `medcalib.ops.fused`."""
+    logits: Tensor,
+    labels: Tensor,
+    lam: Tensor,
+    rho: Tensor,
+    spec: FusedSpec,
+    ignore_index: int | None,
+    want_stats: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy and penalty, scalars in float32, and sums for multipliers; see `medcalib.ops.fused`."""
     logits, labels, lam, rho = (t.contiguous() for t in (logits, labels, lam, rho))
-    problem = _problem(logits, labels, contract)
-    problem.logits, problem.lam, problem.rho = logits.data_ptr(), lam.data_ptr(), rho.data_ptr()
-    parts = torch.empty(2, dtype=torch.float64)
+    ce, penalty = torch.empty((), dtype=torch.float32), torch.empty((), dtype=torch.float32)
     stats = torch.empty(FusedStats.size(logits.shape[1]), dtype=torch.float64)
-    problem.parts, problem.stats, problem.want_stats = parts.data_ptr(), stats.data_ptr(), want_stats
-    _run(_library().medcalib_forward(ctypes.byref(problem)), logits.shape[1], labels, contract[2])
-    return parts.float(), stats
+    problem = _problem(logits, labels, spec, ignore_index)
+    problem.logits, problem.lam, problem.rho = logits.data_ptr(), lam.data_ptr(), rho.data_ptr()
+    problem.ce, problem.penalty_value, problem.stats = ce.data_ptr(), penalty.data_ptr(), stats.data_ptr()
+    problem.want_stats = want_stats
+    _run(_library().medcalib_forward(problem), logits.shape[1], labels, ignore_index)
+    return ce, penalty, stats
 
 
 def backward(
-    grad: Tensor, logits: Tensor, labels: Tensor, lam: Tensor, rho: Tensor, stats: Tensor, contract: Contract
+    grad_ce: Tensor,
+    grad_penalty: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    lam: Tensor,
+    rho: Tensor,
+    stats: Tensor,
+    spec: FusedSpec,
+    ignore_index: int | None,
 ) -> Tensor:
     """The gradient of the logits, in their dtype."""
     logits, labels, lam, rho = (t.contiguous() for t in (logits, labels, lam, rho))
-    problem = _problem(logits, labels, contract)
-    problem.logits, problem.lam, problem.rho = logits.data_ptr(), lam.data_ptr(), rho.data_ptr()
     found = torch.empty_like(logits)
-    problem.grad = found.data_ptr()
-    first, second = grad.tolist()
-    count = max(float(stats[0]), 1.0)
-    problem.grad_ce, problem.grad_penalty = first / count, second / count
-    _run(_library().medcalib_backward(ctypes.byref(problem)), logits.shape[1], labels, contract[2])
+    problem = _problem(logits, labels, spec, ignore_index)
+    problem.logits, problem.lam, problem.rho = logits.data_ptr(), lam.data_ptr(), rho.data_ptr()
+    problem.ce, problem.penalty_value = grad_ce.data_ptr(), grad_penalty.data_ptr()
+    problem.stats, problem.grad = stats.data_ptr(), found.data_ptr()
+    _run(_library().medcalib_backward(problem), logits.shape[1], labels, ignore_index)
     return found
 
 
@@ -56,14 +63,9 @@ def shares(labels: Tensor, num_classes: int, spec: FusedSpec, ignore_index: int 
     """Class proportions (B, C, *S) float32; see `medcalib.ops.neighborhood_proportions`."""
     labels = labels.contiguous()
     found = torch.empty(labels.shape[0], num_classes, *labels.shape[1:])
-    contract = spec.numbers(), spec.choices(), ignore_index
-    problem = _problem(found, labels, contract)
-    _run(
-        _library().medcalib_shares(ctypes.byref(problem), ctypes.c_void_p(found.data_ptr())),
-        num_classes,
-        labels,
-        ignore_index,
-    )
+    problem = _problem(found, labels, spec, ignore_index)
+    problem.grad = found.data_ptr()
+    _run(_library().medcalib_shares(problem), num_classes, labels, ignore_index)
     return found
 
 
@@ -73,30 +75,44 @@ def _library() -> ctypes.CDLL:
     return _native.LIB
 
 
-def _problem(logits: Tensor, labels: Tensor, contract: Contract) -> _native.Problem:
-    numbers, choices, ignore_index = contract
-    window = list(choices[len(CHOICES) :])
-    shape = list(logits.shape[2:])
-    if len(shape) == 2:  # rows take the place of planes
-        shape = [shape[0], 1, shape[1]]
+def _problem(logits: Tensor, labels: Tensor, spec: FusedSpec, ignore_index: int | None) -> _native.Problem:
+    """What the call works on, but for the addresses that differ between calls."""
+    key = (spec, ignore_index, logits.shape, logits.dtype, labels.dtype, torch.get_num_threads())
+    problem = _native.Problem.from_buffer_copy(_template(*key))
+    problem.labels = labels.data_ptr()
+    return problem
+
+
+@lru_cache(maxsize=256)  # filling forty fields takes longer than a small batch
+def _template(
+    spec: FusedSpec,
+    ignore_index: int | None,
+    shape: torch.Size,
+    logits_dtype: torch.dtype,
+    labels_dtype: torch.dtype,
+    threads: int,
+) -> bytes:
+    batch, classes, *size = shape
+    window = list(spec.kernel_size)
+    if len(size) == 2:  # rows take the place of planes
+        size = [size[0], 1, size[1]]
         window = [window[0], 1, window[1]] if window else []
     problem = _native.Problem(
-        labels=labels.data_ptr(),
-        batch=logits.shape[0],
-        classes=logits.shape[1],
-        depth=shape[0],
-        height=shape[1],
-        width=shape[2],
-        logits_type=LOGITS[logits.dtype],
-        labels_type=LABELS[labels.dtype],
+        batch=batch,
+        classes=classes,
+        depth=size[0],
+        height=size[1],
+        width=size[2],
+        logits_type=LOGITS[logits_dtype],
+        labels_type=LABELS[labels_dtype],
         has_ignore=ignore_index is not None,
         ignore_index=ignore_index or 0,
-        threads=torch.get_num_threads(),
+        threads=threads,
         size=(ctypes.c_int32 * 3)(*(window or (1, 1, 1))),
     )
-    for name, value in zip((*NUMBERS, *CHOICES), (*numbers, *choices[: len(CHOICES)]), strict=True):
+    for name, value in spec.coded().items():
         setattr(problem, name, value)
-    return problem
+    return bytes(problem)
 
 
 def _run(code: int, num_classes: int, labels: Tensor, ignore_index: int | None) -> None:

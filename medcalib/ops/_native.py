@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch  # noqa: F401 - first, so that its OpenMP runtime is the one that both use
 
-ABI = 1
+ABI = 2
 _NOT_BUILT = (
     "the native library was not built when medcalib was installed: "
     "install it again where there is a C++ compiler (GCC 11, Clang 12 or newer)"
@@ -28,7 +28,8 @@ class Problem(ctypes.Structure):
         ("lam", ctypes.c_void_p),
         ("rho", ctypes.c_void_p),
         ("stats", ctypes.c_void_p),
-        ("parts", ctypes.c_void_p),
+        ("ce", ctypes.c_void_p),
+        ("penalty_value", ctypes.c_void_p),
         ("grad", ctypes.c_void_p),
         ("batch", ctypes.c_int64),
         ("classes", ctypes.c_int64),
@@ -61,8 +62,6 @@ class Problem(ctypes.Structure):
         ("lam_min", ctypes.c_double),
         ("lam_max", ctypes.c_double),
         ("sigma", ctypes.c_double),
-        ("grad_ce", ctypes.c_double),
-        ("grad_penalty", ctypes.c_double),
     )
 
 
@@ -79,7 +78,7 @@ def _load(folders: list[str]) -> tuple[ctypes.CDLL | None, str]:
     if abi != ABI:
         return None, f"the native library {found[0]} has ABI {abi} instead of {ABI}: install medcalib again"
     lib.medcalib_isa.restype = lib.medcalib_isas.restype = ctypes.c_char_p
-    for run in (lib.medcalib_forward, lib.medcalib_backward):
+    for run in (lib.medcalib_forward, lib.medcalib_backward, lib.medcalib_shares):
         run.argtypes, run.restype = (ctypes.POINTER(Problem),), ctypes.c_int
     return lib, ""
 

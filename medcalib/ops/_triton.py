@@ -40,8 +40,9 @@ def forward(
     spec: FusedSpec,
     ignore_index: int | None,
     want_stats: bool,
-) -> tuple[Tensor, Tensor]:
-    """Loss parts (2,) float32 and the sums of `FusedStats`, but for the count all 0 without `want_stats`.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy and penalty, float32 scalars, and the sums of `FusedStats`, but for the count all 0 without
+    `want_stats`.
 
     Shapes: logits (B, C, *S) and labels (B, *S), contiguous, lam and rho (2, C) float64, all on one device.
     """
@@ -51,33 +52,33 @@ def forward(
     # not every penalty has all the rows
     allocate = torch.zeros if want_stats else torch.empty
     partial = allocate(rows, programs, dtype=torch.float32, device=logits.device)
-    parts = torch.empty(2, dtype=torch.float32, device=logits.device)
+    ce, penalty = (torch.empty((), dtype=torch.float32, device=logits.device) for _ in range(2))
     stats = torch.empty(FusedStats.size(plan.classes), dtype=torch.float64, device=logits.device)
     with _device_of(logits):
         tensors = logits, labels, lam.contiguous(), rho.contiguous(), partial
         rest = volume, steps, ignore_index or 0, _numbers(spec), kernels.constants(plan)
         launch(kernels.forward_kernel, programs, (*tensors, *rest))
-        launch(kernels.finish_kernel, 2 + len(stats), (partial, parts, stats, programs, rows, 1024))
-    return parts, stats
+        launch(kernels.finish_kernel, 2 + len(stats), (partial, ce, penalty, stats, programs, rows, 1024))
+    return ce, penalty, stats
 
 
 def backward(
-    grad_parts: Tensor,
+    grad_ce: Tensor,
+    grad_penalty: Tensor,
     logits: Tensor,
     labels: Tensor,
     lam: Tensor,
     rho: Tensor,
+    stats: Tensor,
     spec: FusedSpec,
     ignore_index: int | None,
-    stats: Tensor,
 ) -> Tensor:
-    """The gradient of the logits, in their dtype, from that of both parts (2,); the rest as in `forward`."""
+    """The gradient of the logits, in their dtype, from those of the two scalars; the rest as in `forward`."""
     plan = plan_for(spec, tuple(logits.shape), ignore_index, False)
     volume, steps, programs = _grid(logits, plan)
     gradient = torch.empty_like(logits)
     with _device_of(logits):
-        # a gradient may be one number seen twice
-        tensors = grad_parts.contiguous(), logits, labels, lam.contiguous(), rho.contiguous(), stats, gradient
+        tensors = grad_ce, grad_penalty, logits, labels, lam.contiguous(), rho.contiguous(), stats, gradient
         rest = volume, steps, ignore_index or 0, _numbers(spec), kernels.constants(plan)
         launch(kernels.backward_kernel, programs, (*tensors, *rest))
     return gradient

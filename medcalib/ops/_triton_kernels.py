@@ -577,8 +577,8 @@ def forward_kernel(logits, labels, lam, rho, partial, volume, steps, ignore, num
 
 
 @triton.jit
-def finish_kernel(partial, parts, stats, programs, rows, block: tl.constexpr):
-    """Adds the rows up in float64, in one order: `parts` as means, `stats` as sums, 0 where there is no row."""
+def finish_kernel(partial, ce, penalty, stats, programs, rows, block: tl.constexpr):
+    """Adds the rows up in float64, in one order: `ce`, `penalty` are means, `stats` sums, 0 where there is no row."""
     row = tl.program_id(0)
     offsets = tl.arange(0, block)
     total, voxels = tl.zeros((block,), tl.float64), tl.zeros((block,), tl.float64)
@@ -589,8 +589,11 @@ def finish_kernel(partial, parts, stats, programs, rows, block: tl.constexpr):
             total += tl.load(place, mask=there, other=0).to(tl.float64)
             place = partial + tl.cast(2, tl.int64) * programs + start + offsets
             voxels += tl.load(place, mask=there, other=0).to(tl.float64)
-    if row < 2:
-        tl.store(parts + row, (tl.sum(total) / tl.maximum(tl.sum(voxels), 1.0)).to(tl.float32))
+    mean = (tl.sum(total) / tl.maximum(tl.sum(voxels), 1.0)).to(tl.float32)
+    if row == 0:
+        tl.store(ce, mean)
+    elif row == 1:
+        tl.store(penalty, mean)
     else:
         tl.store(stats + (row - 2), tl.sum(total))
 
@@ -682,22 +685,24 @@ def _mass(plane, largest, outer, numbers, plan):
 
 
 @triton.jit
-def _upstream(upstream, stats, numbers, plan):
+def _upstream(grad_ce, grad_penalty, stats, numbers, plan):
     """What the gradients of both parts are multiplied by."""
     voxels = tl.maximum(tl.load(stats).to(tl.float32), 1.0)
-    inner = tl.load(upstream + 1).to(tl.float32) / voxels
+    inner = tl.load(grad_penalty).to(tl.float32) / voxels
     if plan.penalty == NEIGHBOR:
         inner *= numbers.scale
     if plan.penalty == CALS:
         inner *= numbers.inverse_norm
     if plan.penalty != ACLS:
         inner *= 1 / plan.classes
-    return tl.load(upstream).to(tl.float32) / voxels, inner
+    return tl.load(grad_ce).to(tl.float32) / voxels, inner
 
 
 @triton.jit
-def backward_kernel(upstream, logits, labels, lam, rho, stats, gradient, volume, steps, ignore, numbers, plan):
-    """The gradient of upstream[0] cross-entropy + upstream[1] penalty."""
+def backward_kernel(
+    grad_ce, grad_penalty, logits, labels, lam, rho, stats, gradient, volume, steps, ignore, numbers, plan
+):
+    """The gradient of grad_ce cross-entropy + grad_penalty penalty."""
     tile, _ = _tile(volume, steps, plan)
     step = volume.height * volume.width
     stride = tl.cast(volume.voxels, tl.int64)
@@ -706,7 +711,7 @@ def backward_kernel(upstream, logits, labels, lam, rho, stats, gradient, volume,
     gradient += offset
     labels += tile.sample * stride
     carried = _before(labels, tile, volume, ignore, plan)
-    outer, inner = _upstream(upstream, stats, numbers, plan)
+    outer, inner = _upstream(grad_ce, grad_penalty, stats, numbers, plan)
     for d in range(tile.start, tile.stop):
         label = tl.load(labels + tl.cast(d, tl.int64) * step + tile.p, mask=tile.inside, other=0).to(tl.int32)
         plane = Plane(logits, stride, tile.p, tile.inside)

@@ -20,6 +20,7 @@ where `by_region`, else always 0. The loss parts are means over valid voxels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -33,6 +34,11 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 PENALTIES: tuple[Penalty, ...] = get_args(Penalty)
 WINDOWS: tuple[Window, ...] = get_args(Window)
 PADDINGS: tuple[Padding, ...] = get_args(Padding)
+NUMBERS = (
+    "own", "rest", "margin", "inverse_norm", "weight_top", "weight_rest", "factor_boundary", "factor_interior",
+    "scale", "lam_min", "lam_max", "sigma",
+)  # fmt: skip
+CHOICES = ("target", "penalty", "power", "by_region", "class_mean", "window", "padding")
 
 
 class FusedSpec(NamedTuple):
@@ -59,62 +65,50 @@ class FusedSpec(NamedTuple):
     kernel_size: tuple[int, ...] = ()
     sigma: float = 1.0
 
+    def coded(self) -> dict[str, float | int]:
+        """All options but the window's size, by name: names of choices as their numbers."""
+        codes: dict[str, float | int] = {
+            "target": TARGETS.index(self.target),
+            "penalty": PENALTIES.index(self.penalty),
+            "window": WINDOWS.index(self.window),
+            "padding": PADDINGS.index(self.padding),
+        }
+        return codes | {name: getattr(self, name) for name in (*NUMBERS, *CHOICES) if name not in codes}
+
     def numbers(self) -> list[float]:
-        """The real options, in the order of the op."""
-        return [
-            self.own,
-            self.rest,
-            self.margin,
-            self.inverse_norm,
-            self.weight_top,
-            self.weight_rest,
-            self.factor_boundary,
-            self.factor_interior,
-            self.scale,
-            self.lam_min,
-            self.lam_max,
-            self.sigma,
-        ]
+        """The real options, in the order of their names in `NUMBERS`: an operator takes no other structure."""
+        return [float(getattr(self, name)) for name in NUMBERS]
 
     def choices(self) -> list[int]:
-        """The whole-numbered options, in the order of the op: codes, flags, then the window."""
-        return [
-            TARGETS.index(self.target),
-            PENALTIES.index(self.penalty),
-            self.power,
-            int(self.by_region),
-            int(self.class_mean),
-            WINDOWS.index(self.window),
-            PADDINGS.index(self.padding),
-            *self.kernel_size,
-        ]
+        """The whole-numbered options as in `CHOICES`, then the window's size."""
+        coded = self.coded()
+        return [*(int(coded[name]) for name in CHOICES), *self.kernel_size]
 
     @classmethod
     def restore(cls, numbers: Sequence[float], choices: Sequence[int]) -> FusedSpec:
         """From what `numbers` and `choices` gave."""
-        own, rest, margin, inverse_norm, top, others, boundary, interior, scale, lam_min, lam_max, sigma = numbers
-        target, penalty, power, by_region, class_mean, window, padding, *kernel_size = choices
-        return cls(
-            target=TARGETS[target],
-            own=own,
-            rest=rest,
-            penalty=PENALTIES[penalty],
-            margin=margin,
-            power=power,
-            inverse_norm=inverse_norm,
-            weight_top=top,
-            weight_rest=others,
-            by_region=bool(by_region),
-            class_mean=bool(class_mean),
-            factor_boundary=boundary,
-            factor_interior=interior,
-            scale=scale,
-            lam_min=lam_min,
-            lam_max=lam_max,
-            window=WINDOWS[window],
-            padding=PADDINGS[padding],
-            kernel_size=tuple(kernel_size),
-            sigma=sigma,
+        codes = dict(zip(CHOICES, choices, strict=False))
+        named = {
+            "target": TARGETS[codes["target"]],
+            "penalty": PENALTIES[codes["penalty"]],
+            "power": codes["power"],
+            "by_region": bool(codes["by_region"]),
+            "class_mean": bool(codes["class_mean"]),
+            "window": WINDOWS[codes["window"]],
+            "padding": PADDINGS[codes["padding"]],
+            "kernel_size": tuple(choices[len(CHOICES) :]),
+        }
+        return cls(**dict(zip(NUMBERS, numbers, strict=True)), **named)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=256)
+def constant_multipliers(lam: float, rho: float, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """lam and rho (2, C) that never change: not to be written to."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
+        shape = 2, num_classes
+        return (
+            torch.full(shape, lam, dtype=torch.float64, device=device),
+            torch.full(shape, rho, dtype=torch.float64, device=device),
         )
 
 

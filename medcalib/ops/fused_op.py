@@ -12,9 +12,9 @@ from medcalib.ops.fused import FusedSpec, FusedStats
 
 _SCHEMAS = (
     "fused_loss(Tensor logits, Tensor labels, Tensor lam, Tensor rho, float[] numbers, int[] choices, "
-    "int? ignore_index, bool want_stats) -> (Tensor, Tensor)",
-    "fused_loss_backward(Tensor grad, Tensor logits, Tensor labels, Tensor lam, Tensor rho, Tensor stats, "
-    "float[] numbers, int[] choices, int? ignore_index) -> Tensor",
+    "int? ignore_index, bool want_stats) -> (Tensor, Tensor, Tensor)",
+    "fused_loss_backward(Tensor grad_ce, Tensor grad_penalty, Tensor logits, Tensor labels, Tensor lam, Tensor rho, "
+    "Tensor stats, float[] numbers, int[] choices, int? ignore_index) -> Tensor",
 )
 _LIBRARY = torch.library.Library("medcalib", "DEF")  # type: ignore[no-untyped-call]
 for _schema in _SCHEMAS:
@@ -47,32 +47,37 @@ def fused_loss(
     ignore_index: int | None = None,
     *,
     want_stats: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and penalty (2,) float32, and the sums of `FusedStats` as one float64 tensor.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy and penalty, float32 scalars, and the sums of `FusedStats` as one float64 tensor.
 
     Shapes: logits (B, C, *S) float32, bfloat16 or float16 with 2 or 3 spatial axes, labels (B, *S) uint8, int16, int32
     or int64, lam and rho (2, C) float64. Call it only where `supports` says so. The gradient is recomputed in
     backward and written once; there is no second derivative.
     """
-    inputs = (logits, labels, lam, rho, spec.numbers(), spec.choices(), ignore_index, want_stats)
     # the registered operator costs 100 microseconds more a call, which only tracing needs
-    direct = type(logits) is Tensor and logits.device.type == "cpu" and not torch.compiler.is_compiling()
-    run: Any = _Direct.apply if direct else torch.ops.medcalib.fused_loss.default
-    found: tuple[Tensor, Tensor] = run(*inputs)
+    if type(logits) is Tensor and logits.device.type == "cpu" and not torch.compiler.is_compiling():
+        inputs: tuple[Any, ...] = (logits, labels, lam, rho, spec, ignore_index, want_stats)
+        run: Any = _Direct.apply
+    else:
+        inputs = (logits, labels, lam, rho, spec.numbers(), spec.choices(), ignore_index, want_stats)
+        run = torch.ops.medcalib.fused_loss.default
+    found: tuple[Tensor, Tensor, Tensor] = run(*inputs)
     return found
 
 
-def _forward_cpu(*inputs: Any) -> tuple[Tensor, Tensor]:
-    logits, labels, lam, rho, *contract, want_stats = inputs
-    return _cpu.forward(logits, labels, lam, rho, tuple(contract), want_stats)
+def _forward_cpu(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    logits, labels, lam, rho, numbers, choices, ignore_index, want_stats = inputs
+    spec = FusedSpec.restore(numbers, choices)
+    return _cpu.forward(logits, labels, lam, rho, spec, ignore_index, want_stats)
 
 
 def _backward_cpu(*inputs: Any) -> Tensor:
-    grad, logits, labels, lam, rho, stats, *contract = inputs
-    return _cpu.backward(grad, logits, labels, lam, rho, stats, tuple(contract))
+    grad_ce, grad_penalty, logits, labels, lam, rho, stats, numbers, choices, ignore_index = inputs
+    spec, grads = FusedSpec.restore(numbers, choices), (grad_ce, grad_penalty)
+    return _cpu.backward(*grads, logits, labels, lam, rho, stats, spec, ignore_index)
 
 
-def _forward_cuda(*inputs: Any) -> tuple[Tensor, Tensor]:
+def _forward_cuda(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     from medcalib.ops import _triton
 
     logits, labels, lam, rho, numbers, choices, ignore_index, want_stats = inputs
@@ -83,32 +88,31 @@ def _forward_cuda(*inputs: Any) -> tuple[Tensor, Tensor]:
 def _backward_cuda(*inputs: Any) -> Tensor:
     from medcalib.ops import _triton
 
-    grad, logits, labels, lam, rho, stats, numbers, choices, ignore_index = inputs
-    spec = FusedSpec.restore(numbers, choices)
-    return _triton.backward(grad, logits.contiguous(), labels.contiguous(), lam, rho, spec, ignore_index, stats)
+    grad_ce, grad_penalty, logits, labels, lam, rho, stats, numbers, choices, ignore_index = inputs
+    spec, grads = FusedSpec.restore(numbers, choices), (grad_ce, grad_penalty)
+    return _triton.backward(*grads, logits.contiguous(), labels.contiguous(), lam, rho, stats, spec, ignore_index)
 
 
-def _forward_fake(logits: Tensor, labels: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _forward_fake(logits: Tensor, labels: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     del labels, rest
     stats = logits.new_empty(FusedStats.size(logits.shape[1]), dtype=torch.float64)
-    return logits.new_empty(2, dtype=torch.float32), stats
+    return logits.new_empty((), dtype=torch.float32), logits.new_empty((), dtype=torch.float32), stats
 
 
-def _backward_fake(grad: Tensor, logits: Tensor, *rest: Any) -> Tensor:
-    del grad, rest
+def _backward_fake(grad_ce: Tensor, grad_penalty: Tensor, logits: Tensor, *rest: Any) -> Tensor:
+    del grad_ce, grad_penalty, rest
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    logits, labels, lam, rho, ctx.numbers, ctx.choices, ctx.ignore_index, _ = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(logits, labels, lam, rho, output[1])
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    logits, labels, lam, rho, *ctx.contract, _ = inputs
+    ctx.mark_non_differentiable(output[2])
+    ctx.save_for_backward(logits, labels, lam, rho, output[2])
 
 
-def _gradient(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+def _gradient(ctx: Any, grad_ce: Tensor, grad_penalty: Tensor, _: Tensor) -> tuple[Any, ...]:
     op = torch.ops.medcalib.fused_loss_backward.default
-    found = op(grad, *ctx.saved_tensors, ctx.numbers, ctx.choices, ctx.ignore_index)
-    return (found, *[None] * 7)
+    return (op(grad_ce, grad_penalty, *ctx.saved_tensors, *ctx.contract), *[None] * 7)
 
 
 def _refuse(ctx: Any, grad: Tensor) -> None:
@@ -122,16 +126,15 @@ class _Direct(torch.autograd.Function):
     """The operator on the CPU without the dispatcher."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        output = _forward_cpu(*inputs)
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        output = _cpu.forward(*inputs)
         _save(ctx, inputs, output)
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-        inputs = (grad, *ctx.saved_tensors, ctx.numbers, ctx.choices, ctx.ignore_index)
-        run: Any = _DirectBackward.apply if torch.is_grad_enabled() else _backward_cpu
-        return (run(*inputs), *[None] * 7)
+    def backward(ctx: Any, grad_ce: Tensor, grad_penalty: Tensor, _: Tensor) -> tuple[Any, ...]:
+        run: Any = _DirectBackward.apply if torch.is_grad_enabled() else _cpu.backward
+        return (run(grad_ce, grad_penalty, *ctx.saved_tensors, *ctx.contract), *[None] * 6)
 
 
 class _DirectBackward(torch.autograd.Function):
@@ -140,7 +143,7 @@ class _DirectBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         del ctx
-        return _backward_cpu(*inputs)
+        return _cpu.backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> None:

@@ -121,8 +121,8 @@ def test_a_loss_that_is_not_finite_changes_nothing(
     """One bad step is skipped and counted; bad steps without end stop the run with weights intact."""
     original, calls = module.Objective.parts, {"n": 0}
 
-    def poisoned(self: Any, *args: Any) -> Any:
-        parts = original(self, *args)
+    def poisoned(self: Any, *args: Any, **options: Any) -> Any:
+        parts = original(self, *args, **options)
         calls["n"] += 1
         bad = calls["n"] in bad_calls
         return {name: part * float("nan") if bad else part for name, part in parts.items()}

@@ -10,6 +10,7 @@ from cases import tensors
 from torch import Tensor
 
 from medcalib import losses
+from medcalib.losses import fusion
 from medcalib.ops import backend
 
 pytestmark = pytest.mark.skipif(bool(backend.missing("native")), reason=backend.missing("native"))
@@ -95,7 +96,7 @@ def _fused_names(objective: losses.Objective, logits: Tensor, labels: Tensor) ->
 
     terms = dict(objective.terms.items())
     groups = passes(terms, objective.num_classes, logits.device)  # type: ignore[arg-type]
-    return {name for group in groups for name in fused_values(group, logits, labels, 255)}
+    return {name for group in groups for name in fused_values(group, logits, labels, 255)[0]}
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -254,3 +255,20 @@ def test_custom_sums_fuse_what_they_can(monkeypatch: pytest.MonkeyPatch) -> None
             found[name] = (*run(objective, logits, labels), objective.parts(logits, labels))
         torch.testing.assert_close(found["native"][:2], found["reference"][:2], rtol=1e-5, atol=1e-8)
         assert list(found["native"][2]) == [name for name, _, _ in parts]
+
+
+@pytest.mark.parametrize("name", ["cals_alm", "crac", "crac region"])
+def test_multipliers_learn_from_the_pass_that_gave_the_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as a pass of their own, which is not made."""
+    logits, labels = batch(4, (2, 5, 6, 7), ignored=True)
+    expected = stepped(name, 4, logits, labels, METHODS[name])
+    objective = losses.build(name.split()[0], 4, ignore_index=255, **METHODS[name])
+    calls = []
+    real = fusion.fused_loss
+    monkeypatch.setattr(fusion, "fused_loss", lambda *a, **k: calls.append(1) or real(*a, **k))
+    for scale in (1.0, 1.5):
+        sum(objective.parts(scale * logits, labels, remember=True).values())
+        objective.observe_remembered()
+        objective.update()
+    assert len(calls) == 2
+    assert all(torch.equal(value, tensors(objective)[key]) for key, value in tensors(expected).items())

@@ -207,3 +207,24 @@ def test_a_class_masked_by_minus_infinity(name: str, backend: str, monkeypatch: 
     logits[:, 2] = -torch.inf
     found = losses.build(name, 3)(logits, torch.zeros(1, 4, 4, 4, dtype=torch.long))
     torch.testing.assert_close(found, expected)
+
+
+def test_a_batch_is_remembered_until_it_is_observed() -> None:
+    """Also by a term without a kernel (double logits); a remembered batch that is not observed is replaced."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (2, 4, 5), generator=generator)
+    expected, found = losses.build("cals_alm", 3, margin=1.0), losses.build("cals_alm", 3, margin=1.0)
+    expected.observe(logits, labels)
+    found.parts(7 * logits, labels, remember=True)
+    found.parts(logits, labels, remember=True)
+    found.observe_remembered()
+    for objective in (expected, found):
+        objective.update()
+    assert torch.equal(found.terms["cals_alm"].multipliers.lam, expected.terms["cals_alm"].multipliers.lam)
+    with pytest.raises(RuntimeError, match=r"call parts\(\.\.\., remember=True\) before"):
+        found.observe_remembered()
+    found.parts(logits, labels)
+    with pytest.raises(RuntimeError, match="no batch is remembered"):
+        found.observe_remembered()
+    losses.build("ce", 3).observe_remembered()  # nothing learns, so there is nothing to remember

@@ -96,7 +96,7 @@ static bool plan_of(const Problem &p, Plan &plan) {
   }
   plan.f = {(float)p.own, (float)p.rest, (float)p.margin, (float)p.inverse_norm, (float)p.factor_boundary,
             (float)p.factor_interior, (float)p.weight_top, (float)(p.weight_rest / (double)(p.classes - 1)),
-            (float)p.lam_min, (float)p.lam_max, (float)p.grad_ce, (float)p.grad_penalty};
+            (float)p.lam_min, (float)p.lam_max, 0.0f, 0.0f};
   for (int64_t i = 0; p.lam && i < 2 * p.classes; i++) {
     plan.lam[i / p.classes][i % p.classes] = (float)p.lam[i];
     plan.rho[i / p.classes][i % p.classes] = (float)p.rho[i];
@@ -136,9 +136,22 @@ static size_t lay_out(const Plan &plan, char *base, Workspace &ws) {
 
 enum Work { FORWARD, BACKWARD, SHARES };
 
-static int run(const Problem &p, Work work, float *out) {
+// What a penalty of one class counts for in the mean over classes.
+static double per_class(const Problem &p) {
+  return p.penalty == MC_PENALTY_ACLS ? 1.0 : p.scale / (double)p.classes;
+}
+
+// The upstream gradients, divided by what the parts of the loss are means over.
+static void scale_gradients(const Problem &p, Plan &plan) {
+  const double n = p.stats[0] > 0 ? p.stats[0] : 1.0;
+  plan.f.grad_ce = (float)(*p.ce / n);
+  plan.f.grad_penalty = (float)(*p.penalty_value / n * per_class(p));
+}
+
+static int run(const Problem &p, Work work) {
   Plan plan;
   if (!plan_of(p, plan)) return MC_UNSUPPORTED;
+  if (work == BACKWARD) scale_gradients(p, plan);
   const Kernel *k = kernel();
   const int64_t planes = p.batch * p.depth;
   int threads = p.threads < 1 ? 1 : p.threads;
@@ -172,7 +185,7 @@ static int run(const Problem &p, Work work, float *out) {
     ws.image = -1;
     for (int64_t i = planes * me / all; i < planes * (me + 1) / all; i++) {
       if (work == SHARES)
-        k->shares(plan, ws, i / p.depth, i % p.depth, out);
+        k->shares(plan, ws, i / p.depth, i % p.depth, (float *)p.grad);
       else
         k->plane(plan, ws, i / p.depth, i % p.depth, work == BACKWARD, sums + i * plan.sums);
     }
@@ -183,9 +196,8 @@ static int run(const Problem &p, Work work, float *out) {
     for (int64_t i = 1; i < planes; i++)
       for (int s = 0; s < plan.sums; s++) all[s] += sums[i * plan.sums + s];
     const double count = all[MC_SUM_COUNT], n = count > 0 ? count : 1.0;
-    const double per_class = p.penalty == MC_PENALTY_ACLS ? 1.0 : p.scale / (double)p.classes;
-    p.parts[0] = all[MC_SUM_CE] / n;
-    p.parts[1] = all[MC_SUM_PENALTY] / n * per_class;
+    *p.ce = (float)(all[MC_SUM_CE] / n);
+    *p.penalty_value = (float)(all[MC_SUM_PENALTY] / n * per_class(p));
     p.stats[0] = count;
     p.stats[1] = all[MC_SUM_BOUNDARY];
     for (int64_t s = 0; s < 5 * p.classes; s++) p.stats[2 + s] = p.want_stats ? all[MC_SUM_STATS + s] : 0.0;
@@ -195,14 +207,9 @@ static int run(const Problem &p, Work work, float *out) {
   return bad ? MC_BAD_LABEL : MC_OK;
 }
 
-MC_EXPORT int medcalib_forward(const Problem *p) { return run(*p, FORWARD, nullptr); }
+MC_EXPORT int medcalib_forward(const Problem *p) { return run(*p, FORWARD); }
 
-// grad_penalty is per voxel and class entry: the caller has divided by the number of valid voxels.
-MC_EXPORT int medcalib_backward(const Problem *p) {
-  Problem q = *p;
-  if (q.penalty != MC_PENALTY_ACLS) q.grad_penalty *= q.scale / (double)q.classes;
-  return run(q, BACKWARD, nullptr);
-}
+MC_EXPORT int medcalib_backward(const Problem *p) { return run(*p, BACKWARD); }
 
 // Class shares of the window (batch, classes, depth, height, width) of the labels alone.
-MC_EXPORT int medcalib_shares(const Problem *p, float *out) { return run(*p, SHARES, out); }
+MC_EXPORT int medcalib_shares(const Problem *p) { return run(*p, SHARES); }

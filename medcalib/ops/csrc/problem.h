@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define MEDCALIB_ABI 1
+#define MEDCALIB_ABI 2
 
 enum { MC_F32 = 0, MC_BF16 = 1, MC_F16 = 2 };                  // logits_type
 enum { MC_U8 = 0, MC_I16 = 1, MC_I32 = 2, MC_I64 = 3 };        // labels_type
@@ -18,9 +18,10 @@ typedef struct {
   const void *labels;   // (batch, depth, height, width), contiguous
   const double *lam;    // (2, classes): in boundaries, in the interior
   const double *rho;    // (2, classes)
-  double *stats;        // medcalib_stats_size(classes) numbers, see api.cpp
-  double *parts;        // cross-entropy and penalty, means over valid voxels
-  void *grad;           // as logits; backward only
+  double *stats;        // 2 + 5 * classes sums as in FusedStats; written by forward, its first number read by backward
+  float *ce;            // forward writes the mean over valid voxels; backward reads the upstream gradient
+  float *penalty_value; // likewise
+  void *grad;           // as logits, backward only; of medcalib_shares the shares, float32
   int64_t batch, classes, depth, height, width;
   int64_t ignore_index;
   int32_t logits_type, labels_type;
@@ -34,7 +35,6 @@ typedef struct {
   double weight_top, weight_rest;
   double lam_min, lam_max;
   double sigma;
-  double grad_ce, grad_penalty;  // upstream gradients, divided by the number of valid voxels
 } Problem;
 
 #endif
