@@ -80,6 +80,11 @@ static bool plan_of(const Problem &p, Plan &plan) {
   if (plan.bits > 16) return false;
   plan.per_word = 32 / plan.bits;
   plan.words = (plan.fields + plan.per_word - 1) / plan.per_word;
+  plan.mask = (1u << plan.bits) - 1u;
+  for (int field = 0; field < plan.fields; field++) {
+    plan.offset[field] = field / plan.per_word * plan.chunk;
+    plan.shift[field] = (uint32_t)(plan.bits * (field % plan.per_word));
+  }
   if (p.window == MC_WINDOW_SVLS) {
     double sum = 1.0;
     for (int axis = 0; axis < 3; axis++) {

@@ -24,6 +24,9 @@ struct Plan {
   int64_t padded;     // plane, rounded up to a chunk
   int fields;         // counters: classes, and the outside where it belongs to no class
   int bits, per_word, words;
+  uint32_t mask;       // of one counter
+  int64_t offset[65];  // of the word of each field in Workspace::counts
+  uint32_t shift[65];  // of each field in its word
   int radius[3];
   int total;          // voxels of the window
   float tap[3][64];   // Gaussian along each axis

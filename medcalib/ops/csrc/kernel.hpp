@@ -30,7 +30,7 @@ inline vu loadu(const uint32_t *p) {
 }
 inline vf splat(float x) { return x - (vf){}; }
 inline vi isplat(int32_t x) { return x - (vi){}; }
-inline vf select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+inline vf select(vi mask, vf a, vf b) { return mask ? a : b; }
 inline vf keep(vi mask, vf a) { return (vf)(mask & (vi)a); }
 inline vf relu(vf a) { return a > 0.0f ? a : a * 0.0f; }  // NaN stays NaN
 inline vf magnitude(vf a) { return (vf)((vi)a & 0x7fffffff); }
@@ -386,14 +386,11 @@ struct Window {
 };
 
 inline vu counts_of(const Plan &plan, const Workspace &ws, int64_t i, int k) {
-  const int word = k / plan.per_word, shift = plan.bits * (k - word * plan.per_word);
-  const uint32_t mask = (1u << plan.bits) - 1u;
-  return (loadu(ws.counts + word * plan.chunk + i) >> (uint32_t)shift) & mask;
+  return (loadu(ws.counts + plan.offset[k] + i) >> plan.shift[k]) & plan.mask;
 }
 
 inline Window window_at(const Plan &plan, const Workspace &ws, int64_t i, vi code, bool by_region) {
   const int classes = (int)plan.p.classes;
-  const uint32_t mask = (1u << plan.bits) - 1u;
   vu inside = (vu)isplat(plan.total), members = inside;
   if (ws.sum_counts) {
     inside = (vu){};
@@ -410,7 +407,7 @@ inline Window window_at(const Plan &plan, const Workspace &ws, int64_t i, vi cod
       const vu place = (vu)(code - word * plan.per_word);
       const vi here = (vi)(place < (uint32_t)plan.per_word);
       const vu shift = (place * (uint32_t)plan.bits) & 31u;
-      own |= ((loadu(ws.counts + word * plan.chunk + i) >> shift) & mask) & (vu)here;
+      own |= ((loadu(ws.counts + word * plan.chunk + i) >> shift) & plan.mask) & (vu)here;
     }
     w.boundary = (vi)(own < inside);
   }
@@ -423,14 +420,17 @@ inline void add_lane(Workspace &ws, int index, vf v) {
   store(at, load(at) + v);
 }
 
-template <int PENALTY, int TARGET, bool BACKWARD, int NC>
+// PLAIN: a mean window, P(h_k) of each class, no sums for multipliers; then those options cost nothing. NC: the number of
+// classes, or 0 for any.
+template <int PENALTY, int TARGET, bool BACKWARD, bool PLAIN, int NC>
 void block(const Plan &plan, Workspace &ws, int64_t i) {
   const Problem &p = plan.p;
+  const bool want_stats = !PLAIN && p.want_stats, class_mean = !PLAIN && p.class_mean;
   const int classes = NC ? NC : (int)p.classes;
   const int64_t chunk = plan.chunk;
   const vi code = loadi(ws.code + i);
   const vi valid = code != (int32_t)MC_IGNORED;
-  const bool svls = p.window == MC_WINDOW_SVLS, by_region = p.by_region;
+  const bool svls = !PLAIN && p.window == MC_WINDOW_SVLS, by_region = p.by_region;
   const Numbers &f = plan.f;
   const float margin = f.margin, inverse_norm = f.inverse_norm;
 
@@ -489,7 +489,7 @@ void block(const Plan &plan, Workspace &ws, int64_t i) {
       const vf slope = lam + rho * h;
       if (!BACKWARD) {
         penalty += select(slope >= 0.0f, h * (lam + rho * h * 0.5f), splat(-lam * lam / (2.0f * rho)) + 0.0f * h);
-        if (p.want_stats) {
+        if (want_stats) {
           vf bounded = relu(slope);
           bounded = bounded < f.lam_min ? splat(f.lam_min) : bounded;
           bounded = bounded > f.lam_max ? splat(f.lam_max) : bounded;
@@ -506,14 +506,14 @@ void block(const Plan &plan, Workspace &ws, int64_t i) {
       penalty += keep(distance == 0.0f, f.weight_top * over * over);
       penalty += f.weight_rest * below * below;
     }
-    if (PENALTY == MC_PENALTY_NEIGHBOR && (!BACKWARD || p.class_mean)) {
+    if (PENALTY == MC_PENALTY_NEIGHBOR && (!BACKWARD || class_mean)) {
       const vf h = magnitude(v - factor * share(k));
-      if (p.class_mean) {
+      if (class_mean) {
         mean_h += h;
       } else {
         const vf lam = chosen(plan.lam, k), rho = chosen(plan.rho, k);
         penalty += h * (lam + 0.5f * rho * h);
-        if (p.want_stats) {
+        if (want_stats) {
           vf slope = lam + rho * h;
           slope = slope < f.lam_min ? splat(f.lam_min) : slope;
           slope = slope > f.lam_max ? splat(f.lam_max) : slope;
@@ -529,12 +529,12 @@ void block(const Plan &plan, Workspace &ws, int64_t i) {
     }
   }
   vf mean_slope = {};
-  if (PENALTY == MC_PENALTY_NEIGHBOR && p.class_mean) {
+  if (PENALTY == MC_PENALTY_NEIGHBOR && class_mean) {
     mean_h *= 1.0f / classes;
     const vf lam = chosen(plan.lam, 0), rho = chosen(plan.rho, 0);
     mean_slope = lam + rho * mean_h;
     penalty = mean_h * (lam + 0.5f * rho * mean_h) * (float)classes;  // divided by the classes below
-    if (!BACKWARD && p.want_stats) {
+    if (!BACKWARD && want_stats) {
       vf slope = mean_slope < f.lam_min ? splat(f.lam_min) : mean_slope;
       slope = slope > f.lam_max ? splat(f.lam_max) : slope;
       const vi first = by_region ? valid & window.boundary : valid, second = valid & ~first;
@@ -555,7 +555,7 @@ void block(const Plan &plan, Workspace &ws, int64_t i) {
       add_lane(ws, MC_SUM_CE, keep(valid, ce));
     }
     if (PENALTY != MC_PENALTY_NONE) add_lane(ws, MC_SUM_PENALTY, keep(valid, penalty));
-    if (by_region && p.want_stats) add_lane(ws, MC_SUM_BOUNDARY, keep(valid & window.boundary, splat(1.0f)));
+    if (by_region && want_stats) add_lane(ws, MC_SUM_BOUNDARY, keep(valid & window.boundary, splat(1.0f)));
     return;
   }
 
@@ -591,7 +591,7 @@ void block(const Plan &plan, Workspace &ws, int64_t i) {
     }
     if (PENALTY == MC_PENALTY_NEIGHBOR) {
       const vf difference = v - factor * share(k);
-      if (p.class_mean)
+      if (class_mean)
         g += grad_penalty * sign(difference) * mean_slope;
       else
         g += grad_penalty * (chosen(plan.lam, k) * sign(difference) + chosen(plan.rho, k) * difference);
@@ -602,23 +602,29 @@ void block(const Plan &plan, Workspace &ws, int64_t i) {
 
 typedef void (*Block)(const Plan &, Workspace &, int64_t);
 
-template <int PENALTY, int TARGET, bool BACKWARD>
+template <int PENALTY, int TARGET, bool BACKWARD, bool PLAIN>
 Block by_classes(int64_t classes) {
   switch (classes) {
-    case 2: return block<PENALTY, TARGET, BACKWARD, 2>;
-    case 3: return block<PENALTY, TARGET, BACKWARD, 3>;
-    case 4: return block<PENALTY, TARGET, BACKWARD, 4>;
-    default: return block<PENALTY, TARGET, BACKWARD, 0>;
+    case 2: return block<PENALTY, TARGET, BACKWARD, PLAIN, 2>;
+    case 3: return block<PENALTY, TARGET, BACKWARD, PLAIN, 3>;
+    case 4: return block<PENALTY, TARGET, BACKWARD, PLAIN, 4>;
+    default: return block<PENALTY, TARGET, BACKWARD, PLAIN, 0>;
   }
 }
 
-template <int PENALTY, bool BACKWARD>
+template <int PENALTY, bool BACKWARD, bool PLAIN = false>
 Block by_target(const Problem &p) {
   switch (p.target) {
-    case MC_TARGET_LABEL: return by_classes<PENALTY, MC_TARGET_LABEL, BACKWARD>(p.classes);
-    case MC_TARGET_WINDOW: return by_classes<PENALTY, MC_TARGET_WINDOW, BACKWARD>(p.classes);
-    default: return by_classes<PENALTY, MC_TARGET_NONE, BACKWARD>(p.classes);
+    case MC_TARGET_LABEL: return by_classes<PENALTY, MC_TARGET_LABEL, BACKWARD, PLAIN>(p.classes);
+    case MC_TARGET_WINDOW: return by_classes<PENALTY, MC_TARGET_WINDOW, BACKWARD, PLAIN>(p.classes);
+    default: return by_classes<PENALTY, MC_TARGET_NONE, BACKWARD, PLAIN>(p.classes);
   }
+}
+
+template <bool BACKWARD>
+Block by_neighbor(const Problem &p) {
+  const bool plain = p.window == MC_WINDOW_MEAN && !p.class_mean && (BACKWARD || !p.want_stats);
+  return plain ? by_target<MC_PENALTY_NEIGHBOR, BACKWARD, true>(p) : by_target<MC_PENALTY_NEIGHBOR, BACKWARD>(p);
 }
 
 template <bool BACKWARD>
@@ -627,7 +633,7 @@ Block by_penalty(const Problem &p) {
     case MC_PENALTY_MARGIN: return by_target<MC_PENALTY_MARGIN, BACKWARD>(p);
     case MC_PENALTY_CALS: return by_target<MC_PENALTY_CALS, BACKWARD>(p);
     case MC_PENALTY_ACLS: return by_target<MC_PENALTY_ACLS, BACKWARD>(p);
-    case MC_PENALTY_NEIGHBOR: return by_target<MC_PENALTY_NEIGHBOR, BACKWARD>(p);
+    case MC_PENALTY_NEIGHBOR: return by_neighbor<BACKWARD>(p);
     default: return by_target<MC_PENALTY_NONE, BACKWARD>(p);
   }
 }
