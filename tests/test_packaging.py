@@ -20,7 +20,11 @@ from medcalib.ops import _native
 PROBLEM = (REPOSITORY / "medcalib/ops/csrc/problem.h").read_text(encoding="utf-8")
 LIBRARY = f"_medcalib_native{_native._SUFFIX}"
 NO_COMPILER = {"CC": shutil.which("false") or "false", "CXX": shutil.which("false") or "false"}
-needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler (c++) at hand")
+COMPILER = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("false") or "false"
+needs_compiler = pytest.mark.skipif(
+    subprocess.run([COMPILER, "--version"], capture_output=True, check=False).returncode != 0,
+    reason="no C++ compiler (CXX, or c++) at hand",
+)
 
 
 def build(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

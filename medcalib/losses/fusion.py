@@ -26,7 +26,8 @@ class Pass(NamedTuple):
 
 def passes(terms: Mapping[str, Term], num_classes: int, device: torch.device) -> list[Pass]:
     """The terms that can be fused: the first likelihood with the first penalty, any other penalty alone."""
-    parts = {name: part for name, term in terms.items() if (part := term.fused(num_classes, device)) is not None}
+    offered = {name: term.fused(num_classes, device) for name, term in terms.items()}
+    parts = {name: part for name, part in offered.items() if part is not None}
     likelihoods = [name for name, part in parts.items() if "target" in part.options]
     penalties = [name for name, part in parts.items() if "penalty" in part.options]
     found = []

@@ -14,6 +14,7 @@ from medcalib.losses.options import check_option
 from medcalib.losses.term import Term
 from medcalib.ops.fused import FusedStats
 from medcalib.ops.label_range import label_range_error
+from medcalib.ops.plain import plain
 
 
 class WeightedTerm(NamedTuple):
@@ -158,8 +159,8 @@ class Objective(nn.Module):
         return cast(dict[str, Term], dict(self.terms.items()))
 
     def _checked(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Plain tensors (a MetaTensor costs time and breaks torch.compile) of shapes that fit."""
-        logits, labels = logits.as_subclass(torch.Tensor), labels.as_subclass(torch.Tensor)
+        """Plain tensors of shapes that fit."""
+        logits, labels = plain(logits), plain(labels)
         if logits.ndim < 3 or logits.shape[1] != self.num_classes:
             raise ValueError(f"expected logits (B, {self.num_classes}, *S), got {tuple(logits.shape)}")
         if labels.shape != (logits.shape[0], *logits.shape[2:]):
@@ -184,8 +185,8 @@ class Objective(nn.Module):
         return logits, labels, valid
 
     def _check_range(self, labels: Tensor) -> None:
-        """On a GPU this would wait for the device each step, and gather reports it there anyway."""
-        if labels.device.type != "cpu" or not labels.numel():
+        """Not on a GPU, where it would wait for the device each step, and gather reports it; nor while tracing."""
+        if labels.device.type != "cpu" or not labels.numel() or torch.compiler.is_compiling():
             return
         low, high = labels.aminmax()
         if low < 0 or high >= self.num_classes:
@@ -204,5 +205,5 @@ def _images_for(term: Term, images: Tensor | None, labels: Tensor) -> tuple[Tens
         raise ValueError("this objective weighs voxels by image intensity: pass images (B, M, *S)")
     if images.ndim != labels.ndim + 1 or images.shape[:1] + images.shape[2:] != labels.shape:
         raise ValueError(f"expected images (B, M, *S) beside labels {tuple(labels.shape)}, got {tuple(images.shape)}")
-    images = images.as_subclass(torch.Tensor)
+    images = plain(images)
     return (images.float() if images.dtype in (torch.float16, torch.bfloat16) else images,)

@@ -8,6 +8,8 @@ import os
 from functools import cache
 from typing import Literal
 
+import torch
+
 from medcalib.ops import _native
 
 Backend = Literal["reference", "native", "triton"]
@@ -20,8 +22,14 @@ def active(device_type: str) -> Backend:
 
     The environment variable MEDCALIB_BACKEND forces one; "native" and "triton" concern their own device only. On CUDA
     triton runs only when asked for, as long as its kernels have not been tried on a GPU.
-    Raises ValueError for an unknown name and RuntimeError for one that cannot run.
+    Raises ValueError for an unknown name and RuntimeError for one that cannot run. To torch.compile it is a constant.
     """
+    found: Backend = _active(device_type)
+    return found
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _active(device_type: str) -> Backend:
     forced = os.environ.get(VARIABLE, "")
     if forced not in ("", "reference", "native", "triton"):
         raise ValueError(f"{VARIABLE} must be reference, native or triton, got {forced!r}")

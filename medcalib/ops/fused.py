@@ -101,15 +101,23 @@ class FusedSpec(NamedTuple):
         return cls(**dict(zip(NUMBERS, numbers, strict=True)), **named)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=256)
 def constant_multipliers(lam: float, rho: float, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """lam and rho (2, C) that never change: not to be written to."""
+    # what is traced may not look into a cache
+    make = _constants if torch.compiler.is_compiling() else _cached_constants
+    return make(lam, rho, num_classes, device)
+
+
+def _constants(lam: float, rho: float, num_classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
         shape = 2, num_classes
         return (
             torch.full(shape, lam, dtype=torch.float64, device=device),
             torch.full(shape, rho, dtype=torch.float64, device=device),
         )
+
+
+_cached_constants = lru_cache(maxsize=256)(_constants)
 
 
 class FusedStats(NamedTuple):

@@ -1,9 +1,12 @@
-"""The public neighborhood operations: argument checks, then the native library or the reference implementation."""
+"""The public neighborhood operations: argument checks, then the native library or the reference implementation.
+
+The proportions are a torch operator, too, so that what is compiled can hold them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from medcalib.ops import _cpu, backend, reference
 from medcalib.ops._cpu import LABELS
 from medcalib.ops.fused import FusedSpec
 from medcalib.ops.label_range import label_range_error
+from medcalib.ops.plain import plain
 
 Kernel = Literal["mean", "svls"]
 Padding = Literal["background", "replicate", "zeros"]
@@ -47,13 +51,42 @@ def neighborhood_proportions(
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point type, got {dtype}")
     size = _checked_size(labels, kernel_size, padding)
+    run: Any = torch.ops.medcalib.neighborhood_proportions if torch.compiler.is_compiling() else _proportions
+    found: Tensor = run(plain(labels), num_classes, size, kernel, padding, ignore_index, sigma, dtype)
+    return found
+
+
+def _proportions(
+    labels: Tensor,
+    num_classes: int,
+    size: Sequence[int],
+    kernel: Kernel,
+    padding: Padding,
+    ignore_index: int | None,
+    sigma: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    size = tuple(size)
     if dtype == torch.float32 and labels.dtype in LABELS and backend.active(labels.device.type) == "native":
         spec = FusedSpec(window=kernel, padding=padding, kernel_size=size, sigma=sigma)
         if labels.numel() and 2 <= num_classes <= 64 and max(size) <= 63 and (kernel == "mean" or sigma >= 0.4):
-            return _cpu.shares(labels.as_subclass(torch.Tensor), num_classes, spec, ignore_index)
-    labels, valid, size = checked_labels(labels, kernel_size, padding, ignore_index)
+            return _cpu.shares(labels, num_classes, spec, ignore_index)
+    labels, valid, size = checked_labels(labels, size, padding, ignore_index)
     check_range(labels, valid, num_classes, ignore_index)
     return reference.neighborhood_proportions(labels, valid, num_classes, size, kernel, padding, sigma, dtype)
+
+
+def _proportions_fake(labels: Tensor, num_classes: int, *options: Any) -> Tensor:
+    return labels.new_empty((labels.shape[0], num_classes, *labels.shape[1:]), dtype=options[-1])
+
+
+_LIBRARY = torch.library.Library("medcalib", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "neighborhood_proportions(Tensor labels, int num_classes, int[] size, str kernel, str padding, int? ignore_index, "
+    "float sigma, ScalarType dtype) -> Tensor"
+)
+_LIBRARY.impl("neighborhood_proportions", _proportions, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+torch.library.register_fake("medcalib::neighborhood_proportions", _proportions_fake, lib=_LIBRARY)
 
 
 def heterogeneous(
@@ -123,7 +156,7 @@ def checked_labels(
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Plain int64 labels, which of them count, and the window."""
     size = _checked_size(labels, kernel_size, padding)
-    labels = labels.as_subclass(torch.Tensor).long()
+    labels = plain(labels).long()
     valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
     return labels, valid, size
 

@@ -66,6 +66,28 @@ def test_compiled_as_one_graph(name: str) -> None:
     assert torch.equal(torch.autograd.grad(found, logits)[0], torch.autograd.grad(expected, logits)[0])
 
 
+@pytest.mark.parametrize("chosen", ["reference", pytest.param("native", marks=native)])
+@pytest.mark.parametrize("name", ["ce", "label_smoothing", "mbls", "acls", "cals_alm", "nacl", "crac", "svls"])
+def test_an_objective_is_compiled_as_one_graph(name: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDCALIB_BACKEND", chosen)
+    torch.compiler.reset()  # the backend is a constant of what is compiled
+    logits, labels, *_ = inputs()
+    objective = losses.build(name, 3, ignore_index=255)
+    found = torch.compile(objective, fullgraph=True, backend="aot_eager")(logits, labels)
+    expected = objective(logits, labels)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+
+
+def test_proportions_are_an_operator() -> None:
+    labels = inputs()[1]
+    arguments = (labels, 3, [3, 3, 3], "mean", "background", None, 1.0, torch.float32)
+    torch.library.opcheck(torch.ops.medcalib.neighborhood_proportions.default, arguments)
+    compiled = torch.compile(neighborhood_proportions, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(labels, 3), neighborhood_proportions(labels, 3))
+
+
 @native
 def test_a_second_derivative_is_refused() -> None:
     logits, labels, lam, rho = inputs()
