@@ -79,20 +79,21 @@ inline double total(vf v) {
 
 // ---------------------------------------------------------------- labels and their windows
 
+// In the type of the labels throughout: a wider one would leave lanes unused.
 template <typename T>
 uint8_t encode(const T *labels, int64_t n, const Plan &plan, uint8_t *codes, int32_t *bad) {
-  const int64_t ignore = plan.p.ignore_index, classes = plan.p.classes;
-  const bool has_ignore = plan.p.has_ignore;
-  int32_t wrong = 0, holes = 0;
+  const T ignore = (T)plan.p.ignore_index, classes = (T)plan.p.classes;
+  const bool has_ignore = plan.p.has_ignore && (int64_t)ignore == plan.p.ignore_index;
+  T wrong = 0, holes = 0;
   for (int64_t i = 0; i < n; i++) {
-    const int64_t label = (int64_t)labels[i];
+    const T label = labels[i];
     const bool ignored = has_ignore & (label == ignore);
     const bool known = (label >= 0) & (label < classes);
-    wrong |= !ignored & !known;
-    holes |= ignored;
+    wrong |= (T)(!ignored & !known);
+    holes |= (T)ignored;
     codes[i] = (known & !ignored) ? (uint8_t)label : (uint8_t)MC_IGNORED;
   }
-  *bad |= wrong;
+  *bad |= (int32_t)wrong;
   return (uint8_t)holes;
 }
 
