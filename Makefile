@@ -17,7 +17,7 @@ test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)
-	$(BIN)/medcalib bench losses
+	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv
 	$(BIN)/python tests/benchmarks/loss_memory.py
 
 lint: $(READY)
