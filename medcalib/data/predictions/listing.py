@@ -1,0 +1,104 @@
+"""Which file, folder or set of files of a prediction folder belongs to which case."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from medcalib.data.nifti import is_nifti, read_header, stem
+from medcalib.data.predictions.arrays import SEGMENTATIONS, label_map_beside
+from medcalib.data.predictions.channels import channels_of, prediction_stem, sidecar_of
+from medcalib.data.predictions.class_files import class_files
+from medcalib.data.predictions.nnunet import DATASET, PLANS, beside
+from medcalib.errors import DataError
+
+ARRAYS = (".npz", ".npy")
+
+
+def list_predictions(folder: Path, cases: Collection[str] = ()) -> dict[str, Path]:
+    """Case id -> prediction: a file, or the folder or common prefix of class files.
+
+    What belongs to a case is known by its id: `<case>.nii.gz`, `.npz`, `.npy`; below the ids in `cases` also
+    `<case>_<anything>.nii.gz`, which is a whole prediction when it is 4-D (MONAI adds a postfix) and one class of it
+    when it is 3-D, and folders `<case>`. Of several, the first stands; `find_predictions` tells which cases have
+    several.
+    """
+    return {case: paths[0] for case, paths in _candidates(folder, cases).items()}
+
+
+def find_predictions(folder: Path, cases: Collection[str] = ()) -> tuple[dict[str, Path], dict[str, DataError]]:
+    """As `list_predictions`, and the refusals (ambiguous_prediction) of cases that have more than one prediction."""
+    found, refused = {}, {}
+    for case, paths in _candidates(folder, cases).items():
+        if len(paths) == 1:
+            found[case] = paths[0]
+        else:
+            shown = ", ".join(path.name for path in paths[:6])
+            refused[case] = DataError(
+                "ambiguous_prediction", f"{folder} holds several predictions of {case}: {shown}; keep one"
+            )
+    return found, refused
+
+
+def input_files(prediction: Path, class_names: Sequence[str] = ()) -> tuple[Path, ...]:
+    """Every file that decides how a prediction is read, for hashing: values, sidecar, label map, nnU-Net's JSON files.
+
+    Raises `DataError` where class files are incomplete.
+    """
+    files: tuple[Path, ...] = (prediction,)
+    if not prediction.name.endswith((".nii", ".nii.gz", *ARRAYS)):
+        files = class_files(prediction, class_names or channels_of(prediction, None).names)
+    seen = label_map_beside(prediction) if prediction.name.endswith(ARRAYS) else None
+    others = (sidecar_of(prediction), seen, beside(prediction.parent, DATASET), beside(prediction.parent, PLANS))
+    return (*files, *(path for path in others if path is not None and path.is_file()))
+
+
+def _candidates(folder: Path, cases: Collection[str]) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise DataError("missing_folder", f"{folder} is no folder of predictions")
+    known = frozenset(cases)
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        candidate = _candidate(path, known)
+        if candidate is not None and candidate[1] not in found.setdefault(candidate[0], []):
+            found[candidate[0]].append(candidate[1])
+    return {case: _without_label_maps(paths) for case, paths in found.items()}
+
+
+def _candidate(path: Path, known: frozenset[str]) -> tuple[str, Path] | None:
+    """The case that a path belongs to and the prediction that it is, or is a part of; None for other things."""
+    if path.name.startswith("."):
+        return None
+    if path.is_dir():
+        holds = path.name in known and path.name != SEGMENTATIONS and any(map(is_nifti, path.iterdir()))
+        return (path.name, path) if holds else None
+    if path.name.endswith(ARRAYS):
+        return prediction_stem(path), path
+    if not is_nifti(path):
+        return None
+    name = stem(path)
+    case = name if name in known else _owner(name, known)
+    if case == name:
+        return name, path
+    return case, path.with_name(case) if _is_3d(path) else path
+
+
+def _owner(name: str, known: frozenset[str]) -> str:
+    """The longest known case id that `name` continues after an underscore; `name` itself without one."""
+    cuts = (at for at in range(len(name) - 1, 0, -1) if name[at] == "_")
+    return next((name[:at] for at in cuts if name[:at] in known), name)
+
+
+def _without_label_maps(paths: list[Path]) -> list[Path]:
+    """Of several candidates, those that are no 3-D label map beside the probabilities."""
+    if len(paths) == 1:
+        return paths
+    kept = [path for path in paths if not (path.is_file() and is_nifti(path) and _is_3d(path))]
+    return kept or paths
+
+
+def _is_3d(path: Path) -> bool:
+    try:
+        return len(read_header(path).shape) == 3
+    except DataError:
+        return True  # damaged: it is named when it is read
