@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign import AFFINES, LABELS, READERS, REGIONS, pair_of, write_nnunet
+from foreign import AFFINES, LABELS, READERS, REGIONS, painted, pair_of, write_nnunet
 from helpers import smooth_case
 from numpy.testing import assert_array_equal
 
@@ -101,8 +101,9 @@ def test_47_an_empty_label_map_proves_nothing_but_plans_json_names_the_reader(
     empty /= empty.sum(0)
     npz = write_nnunet(tmp_path / "pred", empty, LPS, reader=reader)
     assert_array_equal(read(npz, label).probs, empty)
-    npz.with_name("plans.json").unlink()
-    assert refused(npz, label) == "orientation_unproved"
+    for content in ("{", "[]", '{"image_reader_writer": 3}'):
+        npz.with_name("plans.json").write_text(content)
+        assert refused(npz, label) == "orientation_unproved"
 
 
 def test_47_an_empty_label_map_without_plans_needs_the_user(tmp_path: Path, label: Path) -> None:
@@ -142,7 +143,7 @@ def test_35_a_label_map_on_another_grid_than_the_reference_is_turned_where_affin
 
 def test_54_ties_between_classes_are_no_disagreement(tmp_path: Path, label: Path) -> None:
     tied = PROBS.copy()
-    tied[:, 2, 3] = np.array([0.4, 0.4, 0.1, 0.1], np.float32)[:, None]
+    tied[:, 2, 3] = np.array([np.nextafter(np.float32(0.4), np.float32(1)), 0.4, 0.1, 0.1], np.float32)[:, None]
     npz = write_nnunet(tmp_path / "pred", tied, LPS)
     drawn = tied.argmax(0).astype(np.uint8)
     drawn[2, 3] = 1  # argmax would say 0
@@ -151,6 +152,45 @@ def test_54_ties_between_classes_are_no_disagreement(tmp_path: Path, label: Path
     drawn[2, 3] = 2
     write_volume(npz.with_name("c1.nii.gz"), drawn, LPS)
     assert refused(npz, label) == "map_disagrees"
+
+
+def test_54_ties_at_the_threshold_of_a_region_are_no_disagreement(tmp_path: Path, label: Path) -> None:
+    tied = TUMOR.copy()
+    tied[:, 2, 3] = np.array([0.9, np.nextafter(np.float32(0.5), np.float32(1)), 0.1], np.float32)[:, None]
+    npz = write_nnunet(tmp_path / "pred", tied, LPS, order=[1, 2, 3])
+    drawn = painted(tied, [1, 2, 3])
+    assert (drawn[2, 3] == 2).all()
+    drawn[2, 3] = 1
+    write_volume(npz.with_name("c1.nii.gz"), drawn, LPS)
+    assert_array_equal(next(read(npz, label).slabs())[1], tied)
+    drawn[2, 3] = 3
+    write_volume(npz.with_name("c1.nii.gz"), drawn, LPS)
+    assert refused(npz, label) == "map_disagrees"
+
+
+def test_a_single_slice_is_no_symmetry(tmp_path: Path) -> None:
+    write_volume(tmp_path / "label.nii.gz", TRUE[..., :1], LPS)
+    npz = write_nnunet(tmp_path / "pred", PROBS[..., :1], LPS, plans=False)
+    assert_array_equal(read(npz, tmp_path / "label.nii.gz").probs, PROBS[..., :1])
+
+
+def test_a_4d_volume_beside_an_array_is_no_label_map(tmp_path: Path, label: Path) -> None:
+    npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
+    write_volume(npz.with_name("c1.nii.gz"), np.moveaxis(PROBS, 0, -1), LPS)
+    assert refused(npz, label) == "bad_shape"
+
+
+def test_declared_logits_of_an_array_are_proved_like_probabilities(tmp_path: Path, label: Path) -> None:
+    npz = write_nnunet(tmp_path / "pred", np.log(PROBS), LPS)
+    found = read(npz, label, assume_logits=True)
+    assert found.activation == "logits"
+    assert_array_equal(next(found.slabs())[1], np.log(PROBS))
+    assert refused(npz, label) == "looks_like_logits"
+
+
+def test_logits_of_regions_are_refused(tmp_path: Path, label: Path) -> None:
+    npz = write_nnunet(tmp_path / "pred", TUMOR, LPS, order=[1, 2, 3])
+    assert refused(npz, label, assume_logits=True) == "activation_conflict"
 
 
 def test_48_version_1_whole_is_read_and_cropped_is_refused_with_the_cause(tmp_path: Path, label: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.data.load import read_any
+from medcalib.data.nifti import is_nifti, read_header
 from medcalib.data.predictions.channels import Channels, prediction_stem
 from medcalib.data.predictions.grid import Grid, Place
 from medcalib.data.predictions.npy import ArrayHeader, npy_header, read_npy
@@ -48,9 +49,10 @@ def stored_array(path: Path, channels: Channels, reference: Grid) -> StoredArray
     if seen_at is None:
         _check_shape(path, header, member, channels, reference)
         return StoredArray(path, header, member, None, reference)
+    shape = read_header(seen_at).shape if is_nifti(seen_at) else None
+    if shape is not None and len(shape) != 3:
+        raise DataError("bad_shape", f"{seen_at} has shape {shape}; a label map is 3-D")
     volume = read_any(seen_at, dtype=None)
-    if volume.array.ndim != 3:
-        raise DataError("bad_shape", f"{seen_at} has shape {volume.array.shape}; a label map is 3-D")
     grid = Grid(volume.affine, volume.array.shape)
     _check_shape(path, header, member, channels, grid)
     reference.place(volume.affine, str(seen_at))(volume.array)

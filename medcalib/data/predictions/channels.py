@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,6 @@ class Channels:
     axes: Literal["ijk", "kji"] | None = None
     reader: str | None = None
     sidecar: bool = False
-    details: dict[str, Any] = field(default_factory=dict)
 
     def declared(self, *, assume_logits: bool) -> Activation:
         """The activation; `assume_logits` may fill a gap but contradict nothing."""
@@ -99,7 +98,7 @@ def _undeclared(path: Path, configured: LabelMap | None) -> Channels:
         found = Channels(
             described.label_map,
             described.names,
-            "softmax" if described.regions is None else "sigmoid",
+            None if described.regions is None else "sigmoid",
             described.regions,
             described.painted,
             reader=reader_of(path.parent),
@@ -152,7 +151,7 @@ def _with_options(found: Channels, path: Path, meta: dict[str, Any]) -> Channels
         scale = float(meta.get("scale", 1.0))
         if not 0 < scale < float("inf"):
             raise ValueError(f"scale {scale}")
-        found = replace(found, activation=activation, axes=axes, scale=scale, sidecar=True, details=meta)
+        found = replace(found, activation=activation, axes=axes, scale=scale, sidecar=True)
         return found if "groups" not in meta else _with_groups(found, meta["groups"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _bad(path, error) from error

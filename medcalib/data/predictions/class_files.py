@@ -31,10 +31,9 @@ def class_files(prediction: Path, names: Sequence[str]) -> tuple[Path, ...]:
     ambiguous_prediction.
     """
     start = f"{prediction.name}_"
-    if prediction.is_dir():
-        files = [path for path in sorted(prediction.iterdir()) if path.is_file() and is_nifti(path)]
-    else:
-        files = [path for path in sorted(prediction.parent.glob(f"{escape(start)}*")) if is_nifti(path)]
+    pattern = "*" if prediction.is_dir() else f"{escape(start)}*"
+    inside = prediction if prediction.is_dir() else prediction.parent
+    files = [path for path in sorted(inside.glob(pattern)) if path.is_file() and is_nifti(path)]
     if len(files) == 1 and len(names) > 1:
         return (files[0],)
     rests = [(stem(path).removeprefix(start), path) for path in files]

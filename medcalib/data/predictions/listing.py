@@ -70,7 +70,7 @@ def _candidate(path: Path, known: frozenset[str]) -> tuple[str, Path] | None:
     if path.name.startswith("."):
         return None
     if path.is_dir():
-        holds = path.name in known and path.name != SEGMENTATIONS and any(map(is_nifti, path.iterdir()))
+        holds = path.name in known and path.name != SEGMENTATIONS and any(map(is_nifti, path.glob("*")))
         return (path.name, path) if holds else None
     if path.name.endswith(ARRAYS):
         return prediction_stem(path), path

@@ -36,7 +36,10 @@ def beside(folder: Path, name: str) -> Path | None:
 def reader_of(folder: Path) -> str | None:
     """Which image reader plans.json names (such as SimpleITKIO), if any."""
     path = beside(folder, PLANS)
-    plans = None if path is None else read_json(path)
+    try:
+        plans = None if path is None else read_json(path)
+    except DataError:
+        return None  # it may be some other file of that name, and is needed only where a label map proves nothing
     reader = plans.get("image_reader_writer") if isinstance(plans, dict) else None
     return reader if isinstance(reader, str) else None
 
