@@ -72,6 +72,44 @@ def test_classes_of_a_few_voxels_are_no_evidence() -> None:
     assert class_order_problem(confusion * 2, ["background", "a", "b"]) is not None
 
 
+def from_dice(own: list[float], new: list[float]) -> np.ndarray:
+    """Foreground classes of 1000 voxels: class k is drawn with Dice own[k] as itself, new[k] as the next one."""
+    classes = len(own)
+    confusion = np.zeros((classes + 1, classes + 1), np.int64)
+    confusion[0, 0] = 100_000
+    for k in range(classes):
+        confusion[k + 1, k + 1] = round(1000 * own[k])
+        confusion[k + 1, (k + 1) % classes + 1] = round(1000 * new[k])
+    confusion[1:, 0] = 1000 - confusion[1:, 1:].sum(1)
+    confusion[0, 1:] = 1000 - confusion[1:, 1:].sum(0)
+    return confusion
+
+
+@pytest.mark.parametrize(
+    ("own", "new", "wrong"),
+    [
+        ([0.05, 0.05], [0.9, 0.9], True),
+        ([0.05, 0.05], [0.6, 0.55], True),
+        ([0.0, 0.0], [0.9, 0.2], False),  # one class alone
+        ([0.3, 0.3], [0.6, 0.6], False),  # half found
+        ([0.02] * 6, [0.6, 0.6, 0.1, 0.1, 0.1, 0.1], False),  # most fit no name
+        ([0.0, 0.0], [0.45, 0.45], False),
+    ],
+)
+def test_the_thresholds_are_those_of_the_docstring(own: list[float], new: list[float], wrong: bool) -> None:
+    names = ["background", *(f"c{k}" for k in range(len(own)))]
+    assert (class_order_problem(from_dice(own, new), names) is not None) == wrong
+
+
+def test_classes_that_were_not_found_at_all_do_not_hide_a_swap() -> None:
+    confusion = np.zeros((6, 6), np.int64)
+    confusion[:, 0] = 100_000, 50, 900, 900, 900, 50
+    confusion[1, 5] = confusion[5, 1] = 900
+    text = class_order_problem(confusion, [f"c{k}" for k in range(6)])
+    assert text is not None
+    assert "c1 is found as c5 (Dice 0.97), c5 is found as c1 (Dice 0.97), while" in text
+
+
 def test_absent_classes_and_an_empty_case_keep_their_names() -> None:
     assert class_order_problem(np.zeros((4, 4), np.int64), HEART) is None
     only = np.diag([600000, 0, 0, 900])

@@ -127,6 +127,14 @@ def test_47_a_label_map_changed_afterwards_is_refused_unless_the_user_vouches(tm
     assert codes(found) == ["map_disagrees"]
 
 
+def test_47_a_label_map_that_lost_a_part_is_refused(tmp_path: Path, label: Path) -> None:
+    npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
+    drawn = PROBS.argmax(0).astype(np.uint8)
+    drawn[tuple(np.argwhere(drawn)[0])] = 0  # all that is left of the foreground agrees
+    write_volume(npz.with_name("c1.nii.gz"), drawn, LPS)
+    assert refused(npz, label) == "map_disagrees"
+
+
 def test_35_a_label_map_on_another_grid_than_the_reference_is_turned_where_affines_prove_it(tmp_path: Path) -> None:
     flip = np.diag([1.0, -1, 1, 1])
     flip[1, 3] = PROBS.shape[2] - 1

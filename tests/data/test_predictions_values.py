@@ -175,6 +175,22 @@ def test_53_labels_given_as_probabilities_are_warned_about(folder: Path, dtype: 
     assert found.outside is None
 
 
+def test_53_labels_of_two_classes_at_once_are_refused(folder: Path) -> None:
+    stored = np.eye(4, dtype=np.uint8)[:, TRUE]
+    stored[:, 1, 2, 3] = 1, 0, 1, 0
+    assert refusal(folder, stored)[0] == "sums_off"
+
+
+def test_certain_background_is_a_crop_only_where_no_sidecar_tells_who_wrote_it(folder: Path) -> None:
+    values = changed(lambda v: v.__setitem__((slice(None), slice(0, 3)), np.array([1, 0, 0, 0])[:, None, None, None]))
+    found = read(folder, values)
+    assert found.outside is not None
+    assert_array_equal(found.outside, np.arange(10)[:, None, None] < np.full((10, 11, 12), 3))
+    assert found.warnings[0].startswith("filled_background: 396 voxels (30 %)")
+    own = {"class_names": CLASSES.class_names, "codes": CLASSES.codes, "activation": "softmax"}
+    assert read(folder, values, **own).outside is None
+
+
 def test_independent_channels_need_to_be_declared(folder: Path) -> None:
     regions = np.stack([PROBS[1:].sum(0), PROBS[2:].sum(0), PROBS[3], PROBS[1]])
     reason, text = refusal(folder, regions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 # A trained network hardly ever misses two classes outright (Dice at most 0.1) while it draws each of them well under
@@ -20,26 +20,42 @@ def class_order_problem(confusion: ArrayLike, class_names: Sequence[str]) -> str
     """A sentence that names the permutation of classes that a case suggests, or None.
 
     `confusion` (C, C) counts voxels, reference x prediction. Classes are matched one to one so that the sum of Dice
-    is largest (Hungarian method). The order is suspect when, of the classes that move, at least two have 20 voxels in
-    the reference and a Dice of at least 0.5 under their new name, and the mean Dice of all that have 20 voxels is at
-    most 0.1 under their own name and at least 0.5 under the new one.
+    is largest (Hungarian method). A cycle of that permutation is suspect when, of its classes with at least 20 voxels
+    in the reference, two or more have a Dice of at least 0.5 under their new name, and the mean Dice of all of them is
+    at most 0.1 under their own name and at least 0.5 under the new one.
     """
     counts = np.asarray(confusion, np.float64)
     reference, predicted = counts.sum(1), counts.sum(0)
     sizes = reference[:, None] + predicted[None, :]
     dice = np.divide(2 * counts, sizes, out=np.zeros_like(counts), where=sizes > 0)
-    # where nothing speaks for a move, a class keeps its name
-    _, matched = linear_sum_assignment(dice + 1e-9 * np.eye(len(counts)), maximize=True)
-    moved = [k for k, new in enumerate(matched) if new != k and reference[k] >= FEW_VOXELS]
-    if len(moved) < 2:
-        return None
-    own, new = dice[moved, moved], dice[moved, matched[moved]]
-    if (new >= PERMUTED_DICE).sum() < 2 or own.mean() > MISSED_DICE or new.mean() < PERMUTED_DICE:
+    _, matched = linear_sum_assignment(dice, maximize=True)
+    moved: list[int] = []
+    for cycle in _cycles(matched):
+        seen = [k for k in cycle if reference[k] >= FEW_VOXELS]
+        own, new = dice[seen, seen], dice[seen, matched[seen]]
+        fits = (new >= PERMUTED_DICE).sum() >= 2 and new.mean() >= PERMUTED_DICE
+        if fits and own.mean() <= MISSED_DICE:
+            moved += seen
+    if not moved:
         return None
     shown = ", ".join(
-        f"{class_names[k]} is found as {class_names[matched[k]]} (Dice {dice[k, matched[k]]:.2f})" for k in moved[:6]
+        f"{class_names[k]} is found as {class_names[matched[k]]} (Dice {dice[k, matched[k]]:.2f})"
+        for k in sorted(moved)[:6]
     )
     return (
         f"the channels seem to be in another order than the classes: {shown}, while under their own names the mean "
-        f"Dice is {own.mean():.2f}; correct class_names and codes of the sidecar, or the order of the channels"
+        f"Dice is {dice[moved, moved].mean():.2f}; correct class_names and codes of the sidecar, or the order of the "
+        "channels"
     )
+
+
+def _cycles(permutation: NDArray[np.int64]) -> list[list[int]]:
+    """The cycles of a permutation that move something."""
+    cycles, left = [], {k for k, new in enumerate(permutation) if new != k}
+    while left:
+        cycle = [left.pop()]
+        while (new := int(permutation[cycle[-1]])) in left:
+            left.remove(new)
+            cycle.append(new)
+        cycles.append(cycle)
+    return cycles

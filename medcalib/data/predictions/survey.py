@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medcalib.data.predictions.voxels import Voxels
 
-SLAB_VOXELS = 1 << 20
+SLAB_VALUES = 1 << 23
 SUM_TOLERANCE = 1e-3
 OVERSHOOT = 1e-6  # what averaging and interpolation in float32 leave beyond [0, 1]
 TIE_ULPS = 8
@@ -63,7 +63,7 @@ def survey(
     filled = np.zeros(shape, np.bool_) if wants_filled else None
     tie = TIE_ULPS * float(np.finfo(voxels.dtype).eps if voxels.dtype.kind == "f" else np.finfo(np.float32).eps)
     axis = voxels.slow_axis()
-    for part, values in voxels.slabs(SLAB_VOXELS, axis):
+    for part, values in voxels.slabs(SLAB_VALUES // len(voxels.channels), axis):
         where = (*[slice(None)] * axis, part)
         others = values[1:].max(0) if len(values) > 1 else np.full(values.shape[1:], -np.inf, np.float32)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are counted
