@@ -175,14 +175,35 @@ def test_a_label_map_alone_is_refused_with_the_option_of_nnunet(folder: Path, la
     assert caught.value.reason == "channel_count"
 
 
+def test_what_lies_beside_the_file_of_a_case_is_no_second_prediction(folder: Path, label: Path) -> None:
+    write_volume(folder / "c1.nii.gz", np.moveaxis(PROBS, 0, -1), LPS)
+    write_classes(folder, ["c1_confidence", "c1_gap", "c1_error"])
+    assert find_predictions(folder, ["c1"]) == ({"c1": folder / "c1.nii.gz"}, {})
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_segmentation_beside_the_probabilities_of_monai_is_none(folder: Path, label: Path, separate: bool) -> None:
+    save_monai(folder, output_postfix="prob", separate_folder=separate)
+    write_volume(folder / ("c1" if separate else "") / "c1_seg.nii.gz", TRUE, LPS)
+    found, ambiguous = find_predictions(folder, ["c1"])
+    assert ambiguous == {}
+    assert_array_equal(read(found["c1"], label).probs, PROBS)
+
+
+def test_a_segmentation_alone_is_no_set_of_classes(folder: Path, label: Path) -> None:
+    write_volume(folder / "c1_seg.nii.gz", TRUE, LPS)
+    with pytest.raises(DataError, match="looks like a label map"):
+        read(list_predictions(folder, ["c1"])["c1"], label)
+
+
 def test_the_longest_known_case_owns_a_file(folder: Path) -> None:
-    write_volume(folder / "c1_a_0000.nii.gz", PROBS[0], LPS)
+    write_classes(folder, ["c1_a_0000", "c1_a_0001", "c1_a_0002"])
     write_volume(folder / "c1_a_trans.nii.gz", np.moveaxis(PROBS, 0, -1), LPS)
     (folder / "._c1.nii.gz").write_bytes(b"junk")
     (folder / "segmentations").mkdir()
     found, ambiguous = find_predictions(folder, ["c1", "c1_a", "segmentations"])
     assert (found, list(ambiguous)) == ({}, ["c1_a"])
-    assert list_predictions(folder, ["c1"]) == {"c1": folder / "c1"}
+    assert list(find_predictions(folder, ["c1"])[1]) == ["c1"]
 
 
 def test_files_that_decide_how_an_array_is_read_are_all_inputs(folder: Path) -> None:

@@ -24,7 +24,7 @@ def file_names(class_name: str) -> set[str]:
 
 
 def class_files(prediction: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """The files of a prediction by class, in the order of `names`; one file alone is a 4-D volume of all classes.
+    """The files of a prediction by class, in the order of `names`; a single 4-D volume among them holds all classes.
 
     `prediction` is the folder `<case>` or the prefix `<case>` of its files. Exactly one naming must be complete: by
     class, `prob_<k>` or four digits (`0000`). Raises `DataError`: channel_count (naming what is missing),
@@ -44,6 +44,9 @@ def class_files(prediction: Path, names: Sequence[str]) -> tuple[Path, ...]:
     if complete:
         shown = ", ".join(path.name for path in files[:6])
         raise DataError("ambiguous_prediction", f"{prediction}: several sets of class files ({shown}); keep one")
+    whole = [path for path in files if len(read_header(path, max_voxels=MAX_VALUES).shape) == 4]
+    if len(whole) == 1:
+        return (whole[0],)  # beside a segmentation, say
     best = max(schemes, key=len)
     missing = [name for k, name in enumerate(names) if k not in best]
     extra = f"; numbers above {len(names) - 1} have no class" if best.keys() - set(range(len(names))) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ def list_predictions(folder: Path, cases: Collection[str] = ()) -> dict[str, Pat
 
     What belongs to a case is known by its id: `<case>.nii.gz`, `.npz`, `.npy`; below the ids in `cases` also
     `<case>_<anything>.nii.gz`, which is a whole prediction when it is 4-D (MONAI adds a postfix) and one class of it
-    when it is 3-D, and folders `<case>`. Of several, the first stands; `find_predictions` tells which cases have
-    several.
+    when it is 3-D, and folders `<case>`. A file that bears the very name of the case is its prediction whatever lies
+    beside it (maps, segmentations), unless it is a 3-D label map. Of several, the first stands; `find_predictions`
+    tells which cases have several.
     """
     return {case: paths[0] for case, paths in _candidates(folder, cases).items()}
 
@@ -57,12 +59,20 @@ def _candidates(folder: Path, cases: Collection[str]) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError("missing_folder", f"{folder} is no folder of predictions")
     known = frozenset(cases)
-    found: dict[str, list[Path]] = {}
+    found: dict[str, Counter[Path]] = {}
     for path in sorted(folder.iterdir()):
         candidate = _candidate(path, known)
-        if candidate is not None and candidate[1] not in found.setdefault(candidate[0], []):
-            found[candidate[0]].append(candidate[1])
-    return {case: _without_label_maps(paths) for case, paths in found.items()}
+        if candidate is not None:
+            found.setdefault(candidate[0], Counter())[candidate[1]] += 1
+    return {case: _predictions_of(case, files) for case, files in found.items()}
+
+
+def _predictions_of(case: str, files: Counter[Path]) -> list[Path]:
+    """Of the candidates of a case, each with its number of files, those that can be a prediction; never none."""
+    whole = [path for path in files if path.is_file() and not (is_nifti(path) and _is_3d(path))]
+    exact = [path for path in whole if prediction_stem(path) == case]
+    sets = [path for path, count in files.items() if path.is_dir() or (not path.is_file() and count > 1)]
+    return exact or [*whole, *sets] or list(files)
 
 
 def _candidate(path: Path, known: frozenset[str]) -> tuple[str, Path] | None:
@@ -87,14 +97,6 @@ def _owner(name: str, known: frozenset[str]) -> str:
     """The longest known case id that `name` continues after an underscore; `name` itself without one."""
     cuts = (at for at in range(len(name) - 1, 0, -1) if name[at] == "_")
     return next((name[:at] for at in cuts if name[:at] in known), name)
-
-
-def _without_label_maps(paths: list[Path]) -> list[Path]:
-    """Of several candidates, those that are no 3-D label map beside the probabilities."""
-    if len(paths) == 1:
-        return paths
-    kept = [path for path in paths if not (path.is_file() and is_nifti(path) and _is_3d(path))]
-    return kept or paths
 
 
 def _is_3d(path: Path) -> bool:
