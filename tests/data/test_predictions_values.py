@@ -203,6 +203,13 @@ def test_independent_channels_need_to_be_declared(folder: Path) -> None:
     assert refusal(folder, regions + 1, activation="sigmoid", groups=groups)[0] == "looks_like_logits"
 
 
+def test_a_single_independent_channel_may_be_a_3d_volume(folder: Path) -> None:
+    lesion = PROBS[1:].sum(0)
+    found = read(folder, lesion[None], activation="sigmoid", groups={"lesion": [1, 2, 3]})
+    assert found.groups == ((1, 2, 3),)
+    assert_array_equal(next(found.slabs(COUNT))[1], lesion[None])
+
+
 @pytest.mark.parametrize(
     "sidecar",
     [

@@ -34,7 +34,7 @@ def class_files(prediction: Path, names: Sequence[str]) -> tuple[Path, ...]:
     pattern = "*" if prediction.is_dir() else f"{escape(start)}*"
     inside = prediction if prediction.is_dir() else prediction.parent
     files = [path for path in sorted(inside.glob(pattern)) if path.is_file() and is_nifti(path)]
-    if len(files) == 1 and len(names) > 1:
+    if len(files) == 1:
         return (files[0],)
     rests = [(stem(path).removeprefix(start), path) for path in files]
     schemes = _schemes(rests, names)

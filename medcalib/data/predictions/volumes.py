@@ -17,9 +17,9 @@ MAX_VALUES = 1 << 40  # only against overflow: shapes are compared with the refe
 
 
 def volume_header(path: Path, names: Sequence[str]) -> Header:
-    """The header of a 4-D volume, checked to hold the classes last. Raises `DataError` (channel_count)."""
+    """The header of a 4-D volume with the classes last, or 3-D with a single one. `DataError`: channel_count."""
     header = read_header(path, max_voxels=MAX_VALUES)
-    if len(header.shape) == 4 and header.shape[3] == len(names):
+    if (header.shape[3:] or (1,)) == (len(names),):
         return header
     hint = ""
     if len(header.shape) == 3:
@@ -38,7 +38,7 @@ def volume_header(path: Path, names: Sequence[str]) -> Header:
 def read_volume_channels(path: Path, header: Header) -> Voxels:
     """The channels of a 4-D volume, mapped; a compressed file is unpacked and checked to its last byte."""
     mapped, array = mapped_voxels(path, header)
-    channels = [array[..., k] for k in range(array.shape[3])]
+    channels = [array] if array.ndim == 3 else [array[..., k] for k in range(array.shape[3])]
     return one_file(mapped, channels, slope=header.slope, intercept=header.intercept)
 
 
