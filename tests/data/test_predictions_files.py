@@ -250,6 +250,7 @@ def test_damage_of_an_npy_is_named(folder: Path, label: Path) -> None:
         (whole[:50], "not_npy"),
         (b"", "not_npy"),
         (b"PK" + whole, "not_npy"),
+        (whole.replace(b"{'descr'", b"{kdescr'").replace(b"(3, 6,", b"(3,(6,"), "not_npy"),
     ):
         (folder / "c1.npy").write_bytes(content)
         assert refused(folder / "c1.npy", label, assume_orientation=True) == reason

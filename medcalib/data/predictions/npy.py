@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -15,6 +16,11 @@ _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+# numpy reads the header as a Python literal (never evaluated), and damage shows in many ways
+_PARSER_ERRORS = (
+    ValueError, KeyError, TypeError, AttributeError, EOFError, SyntaxError, TokenError, OverflowError, RecursionError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ def array_header(stream: BinaryIO, what: str) -> ArrayHeader:
     try:
         version = np.lib.format.read_magic(stream)
         shape, fortran, dtype = _HEADER_READERS[version](stream)
-    except (ValueError, KeyError, TypeError, EOFError, SyntaxError) as error:
+    except _PARSER_ERRORS as error:
         raise DataError("not_npy", f"{what} holds no readable array header: {error}") from error
     if dtype.hasobject:
         raise DataError(
