@@ -100,7 +100,7 @@ def test_one_file_a_class_is_found_and_read(folder: Path, label: Path, names: li
     found, ambiguous = find_predictions(folder, ["c1", "c1_x"])
     assert (found, ambiguous) == ({"c1": folder / "c1"}, {})
     assert_array_equal(read(found["c1"], label).probs, PROBS)
-    assert {path.name for path in input_files(found["c1"], NAMES)} == {f"{Path(name).name}.nii.gz" for name in names}
+    assert {path.name for path in input_files(found["c1"], CLASSES)} == {f"{Path(name).name}.nii.gz" for name in names}
 
 
 def test_class_files_in_another_orientation_are_turned_together(folder: Path, label: Path) -> None:

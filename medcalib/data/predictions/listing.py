@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
+from medcalib.data.labels import LabelMap
 from medcalib.data.nifti import is_nifti, read_header, stem
 from medcalib.data.predictions.arrays import SEGMENTATIONS, label_map_beside
 from medcalib.data.predictions.channels import channels_of, prediction_stem, sidecar_of
@@ -42,14 +43,14 @@ def find_predictions(folder: Path, cases: Collection[str] = ()) -> tuple[dict[st
     return found, refused
 
 
-def input_files(prediction: Path, class_names: Sequence[str] = ()) -> tuple[Path, ...]:
+def input_files(prediction: Path, configured: LabelMap | None = None) -> tuple[Path, ...]:
     """Every file that decides how a prediction is read, for hashing: values, sidecar, label map, nnU-Net's JSON files.
 
-    Raises `DataError` where class files are incomplete.
+    `configured` is the label map of the config, if there is one. Raises `DataError` where class files are incomplete.
     """
     files: tuple[Path, ...] = (prediction,)
     if not prediction.name.endswith((".nii", ".nii.gz", *ARRAYS)):
-        files = class_files(prediction, class_names or channels_of(prediction, None).names)
+        files = class_files(prediction, channels_of(prediction, configured).names)
     seen = label_map_beside(prediction) if prediction.name.endswith(ARRAYS) else None
     others = (sidecar_of(prediction), seen, beside(prediction.parent, DATASET), beside(prediction.parent, PLANS))
     return (*files, *(path for path in others if path is not None and path.is_file()))
