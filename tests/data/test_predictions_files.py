@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from foreign import AFFINES, pair_of, write_nnunet
@@ -280,6 +282,23 @@ def test_50_arrays_of_objects_are_refused_and_nothing_is_run(folder: Path, label
     (folder / "c1.pkl").write_bytes(pickle.dumps(Canary(canary)))
     assert refused(path, label, assume_orientation=True) == "pickled_array"
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["c1.nii.gz", "c1_0000.nii.gz"])
+def test_26_a_volume_that_claims_another_grid_is_refused_before_it_is_unpacked(
+    folder: Path, label: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (6000, 6000, 6000, 3) if name == "c1.nii.gz" else (6000, 6000, 6000)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float64)
+    header.set_sform(LPS, 1)
+    header["dim"][: len(shape) + 1] = len(shape), *shape
+    header["pixdim"][1:4] = 2, 3, 4
+    for k in range(1 if name == "c1.nii.gz" else 3):
+        (folder / name.replace("_0000", f"_000{k}")).write_bytes(gzip.compress(header.binaryblock + bytes(100_000)))
+    monkeypatch.setattr(spool, "_temporary", None)  # it would be called
+    path = folder / name if name == "c1.nii.gz" else folder / "c1"
+    assert refused(path, label) == "shape_mismatch"
 
 
 def npz_of(path: Path, **members: bytes) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 
 from medcalib.data.geometry import Affine
 from medcalib.data.nifti import is_nifti, read_header, stem
+from medcalib.data.predictions.grid import Grid
 from medcalib.data.predictions.volumes import MAX_VALUES, mapped_voxels
 from medcalib.data.predictions.voxels import Voxels
 from medcalib.errors import DataError
@@ -75,8 +76,8 @@ def _schemes(rests: Sequence[tuple[str, Path]], names: Sequence[str]) -> list[di
     return [by_name, by_prob, by_digits]
 
 
-def read_class_files(files: Sequence[Path]) -> tuple[Voxels, Affine, tuple[str, ...]]:
-    """Channels of one file each, which must lie on one grid and be scaled alike; their affine; header warnings."""
+def read_class_files(files: Sequence[Path], grid: Grid) -> tuple[Voxels, Affine, tuple[str, ...]]:
+    """Channels of one file each, all on one grid (that of the reference) and scaled alike; affine; header warnings."""
     headers = [read_header(path, max_voxels=MAX_VALUES) for path in files]
     first = headers[0]
     for path, header in zip(files, headers, strict=True):
@@ -89,6 +90,7 @@ def read_class_files(files: Sequence[Path]) -> tuple[Voxels, Affine, tuple[str, 
                 "mixed_types", f"{path} is stored as {header.dtype}, scaled by {header.slope:g}, {files[0].name} as "
                 f"{first.dtype}, scaled by {first.slope:g}; write all classes alike"
             )  # fmt: skip
+    grid.check(first, str(files[0]))
     parts = [mapped_voxels(path, header) for path, header in zip(files, headers, strict=True)]
     warnings = tuple(sorted({code for header in headers for code in header.warnings}))
     voxels = Voxels(

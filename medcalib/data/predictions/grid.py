@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.data.geometry import Affine, on_same_grid
+from medcalib.data.nifti import Header
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -23,3 +25,7 @@ class Grid:
     def place(self, affine: Affine, what: str) -> Place:
         """What flips or permutes an array with `affine` onto this grid, where affines prove that it lies there."""
         return lambda array: on_same_grid(array, affine, self.affine, self.shape, what)
+
+    def check(self, header: Header, what: str) -> None:
+        """Raise `DataError` unless a volume lies on this grid, by its header alone: nothing is read or unpacked."""
+        self.place(header.affine, what)(np.broadcast_to(np.uint8(0), header.shape[:3]))

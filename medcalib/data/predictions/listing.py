@@ -12,6 +12,7 @@ from medcalib.data.predictions.arrays import SEGMENTATIONS, label_map_beside
 from medcalib.data.predictions.channels import channels_of, prediction_stem, sidecar_of
 from medcalib.data.predictions.class_files import class_files
 from medcalib.data.predictions.nnunet import DATASET, PLANS, beside
+from medcalib.data.predictions.volumes import MAX_VALUES
 from medcalib.errors import DataError
 
 ARRAYS = (".npz", ".npy")
@@ -102,6 +103,6 @@ def _owner(name: str, known: frozenset[str]) -> str:
 
 def _is_3d(path: Path) -> bool:
     try:
-        return len(read_header(path).shape) == 3
+        return len(read_header(path, max_voxels=MAX_VALUES).shape) == 3
     except DataError:
         return True  # damaged: it is named when it is read

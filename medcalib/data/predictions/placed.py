@@ -45,21 +45,21 @@ def placed(
         checked, predicted = _checked(prediction, array.read(), channels, activation, wants_map=provable)
         place, more = oriented(array, predicted, channels, grid, assume_orientation=assume_orientation)
         return checked.turned(place, str(prediction), more)
-    voxels, affine, codes = _volumes(prediction, channels)
+    voxels, affine, codes = _volumes(prediction, channels, grid)
     place = grid.place(affine, str(prediction))
-    place(voxels.channels[0])  # a wrong grid is named before the values are read
     checked, _ = _checked(prediction, voxels, channels, activation, wants_map=False)
     return checked.turned(place, str(prediction), tuple(f"{code}: {WARNINGS[code]}" for code in codes))
 
 
-def _volumes(prediction: Path, channels: Channels) -> tuple[Voxels, Affine, tuple[str, ...]]:
+def _volumes(prediction: Path, channels: Channels, grid: Grid) -> tuple[Voxels, Affine, tuple[str, ...]]:
     """Channels of NIfTI files, their affine, and codes of what was repaired in the headers."""
     files: tuple[Path, ...] = (prediction,)
     if not prediction.name.endswith((".nii", ".nii.gz")):
         files = class_files(prediction, channels.names)
     if len(files) > 1:
-        return read_class_files(files)
+        return read_class_files(files, grid)
     header = volume_header(files[0], channels.names)
+    grid.check(header, str(files[0]))
     return read_volume_channels(files[0], header), header.affine, header.warnings
 
 
