@@ -9,7 +9,8 @@ from medcalib.config.dataset import scan
 from medcalib.config.schema import DataConfig
 from medcalib.data.case import Case
 from medcalib.data.check import require
-from medcalib.data.predictions import Pair, expected_cases, flat_references, list_predictions, pair_up, same_classes
+from medcalib.data.predictions import Pair, expected_cases, flat_references, pair_up, same_classes
+from medcalib.errors import DataError
 
 
 def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
@@ -24,7 +25,8 @@ def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
 
 def paired(predictions: Path, labels: Path, data: DataConfig | None) -> tuple[list[Pair], list[dict[str, str]], str]:
     """Pairs, refused cases with their reasons, and how it is known which cases are expected."""
-    list_predictions(predictions)  # a missing folder is named before a large dataset is scanned
+    if not predictions.is_dir():  # named before a large dataset is scanned
+        raise DataError("missing_folder", f"{predictions} is no folder of predictions")
     known = references(labels, data)
     expected, source = expected_cases(predictions, known, flat=data is None)
     pairs, refused = pair_up(predictions, known, expected)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medcalib.errors import DataError
 
 IGNORE = 255  # class index of ignored voxels; LabelMap allows at most 255 classes
+_PIECE = 1 << 22
 _TOLERANCE = 1e-3  # scl_slope stores 1 as 0.99999997; a resampled mask (0.6) must still be refused
 
 # What the codes of published datasets mean. Code 4 is enhancing tumor in one year and a resection cavity in
@@ -91,7 +92,10 @@ class LabelMap:
     def _encode_small(self, array: NDArray[Any], table: Mapping[int, int], where: str) -> NDArray[np.uint8]:
         """As `encode`, by counting and a lookup: no sort of hundreds of millions of voxels."""
         size = int(np.iinfo(array.dtype).max) + 1
-        counts = np.bincount(array.ravel(order="K"), minlength=size)
+        flat = array.ravel(order="K")
+        counts = np.zeros(size, np.int64)
+        for start in range(0, flat.size, _PIECE):  # bincount makes int64 of its input: eight bytes a voxel
+            counts += np.bincount(flat[start : start + _PIECE], minlength=size)
         whole = np.flatnonzero(counts)
         unknown = [int(code) for code in whole if int(code) not in table]
         if unknown:

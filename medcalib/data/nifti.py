@@ -10,6 +10,8 @@ from __future__ import annotations
 import gzip
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -25,7 +27,8 @@ from medcalib.errors import DataError
 from medcalib.files import atomic
 
 MAX_VOXELS = 2**31
-_TRAILING_BYTES = 1 << 16  # padding behind the voxels that is still tolerated
+TRAILING_BYTES = 1 << 16  # padding behind the voxels that is still tolerated
+_PIECE = 1 << 24
 _HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 
 
@@ -40,6 +43,11 @@ class Header:
     slope: float
     intercept: float
     warnings: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the stored voxels."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,8 @@ def read_volume(path: Path, *, dtype: Any = np.float32, max_voxels: int = MAX_VO
     """
     with _open(path) as stream:
         header = _parse_header(stream, path, max_voxels)
-        raw = np.empty(int(np.prod(header.shape, dtype=np.int64)) * header.dtype.itemsize, np.uint8)
-        _read_exactly(stream, raw, header, path)
+        raw = np.empty(header.nbytes, np.uint8)
+        _read_exactly(stream, memoryview(raw.data), header, path)
     stored = raw.view(header.dtype).reshape(header.shape, order="F")
     return Volume(_scaled(stored, header, dtype), header.affine, header.warnings)
 
@@ -187,22 +195,50 @@ def _checked_shape(parsed: Any, path: Path, max_voxels: int) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def _read_exactly(stream: Any, raw: NDArray[np.uint8], header: Header, path: Path) -> None:
-    """Fill `raw` with the voxels, then read the stream to its end, so that gzip checks its checksum."""
-    try:
+def copy_voxels(path: Path, header: Header, sink: Callable[[memoryview], None]) -> None:
+    """Hand the stored bytes of the voxels to `sink` piece by piece, in bounded memory, verified to the last byte."""
+    buffer, left = memoryview(bytearray(min(_PIECE, header.nbytes))), header.nbytes
+    with _open(path) as stream, _damage_named(path):
         stream.seek(header.offset)
-        view, got = memoryview(raw.data), 0
-        while got < len(view):
-            count = stream.readinto(view[got : got + (1 << 24)])
-            if not count:
-                raise DataError("truncated", f"{path} ends after {got:,} of {len(view):,} voxel bytes; copy it again")
-            got += count
-        surplus = len(stream.read(_TRAILING_BYTES + 1))
+        while left:
+            piece = buffer[: min(len(buffer), left)]
+            _fill(stream, piece, header, path, header.nbytes - left)
+            sink(piece)
+            left -= len(piece)
+        _ended(stream, path)
+
+
+def _read_exactly(stream: Any, view: memoryview, header: Header, path: Path) -> None:
+    """Fill `view` with the voxels, then read the stream to its end, so that gzip checks its checksum."""
+    with _damage_named(path):
+        stream.seek(header.offset)
+        _fill(stream, view, header, path, 0)
+        _ended(stream, path)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError("damaged_gzip", f"{path} is damaged ({error}); copy it again") from error
     except OSError as error:
         raise DataError("unreadable", f"{path} cannot be read: {error}") from error
-    if surplus > _TRAILING_BYTES:
+
+
+def _fill(stream: Any, view: memoryview, header: Header, path: Path, before: int) -> None:
+    got = 0
+    while got < len(view):
+        count = stream.readinto(view[got : got + _PIECE])
+        if not count:
+            raise DataError(
+                "truncated", f"{path} ends after {before + got:,} of {header.nbytes:,} voxel bytes; copy it again"
+            )
+        got += count
+
+
+def _ended(stream: Any, path: Path) -> None:
+    if len(stream.read(TRAILING_BYTES + 1)) > TRAILING_BYTES:
         raise DataError("trailing_data", f"{path} holds more data than its header declares")
 
 

@@ -85,13 +85,14 @@ def score_pair(job: Job) -> tuple[str, Refusal | None]:
     try:
         label_map = labels_for(job.pair.prediction, job.label_map)
         compared = read_pair(job.pair, label_map)
+        probs = compared.probs
     except DataError as error:
         return case.id, _refusal(case.id, error.reason, str(error))
     except MemoryError:
         return case.id, _refusal(case.id, "out_of_memory", "the volumes do not fit into memory")
     try:
         scores = score_case(
-            torch.from_numpy(compared.probs),
+            torch.from_numpy(probs),
             torch.from_numpy(compared.label),
             case_id=case.id,
             patient_id=case.patient_id,

@@ -18,7 +18,6 @@ from medcalib.data.nifti import write_volume
 from medcalib.data.predictions import Compared, labels_for, read_pair, without_folders
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import write_json
-from medcalib.metrics.checks import checked_probs
 from medcalib.ops import window_mean
 
 WINDOW_MM = 9.0
@@ -46,13 +45,13 @@ def write_maps(
     done = []
     for pair in pairs:
         try:
-            compared = read_pair(pair, labels_for(pair.prediction, None if data is None else data.label_map))
-            checked_probs(torch.from_numpy(compared.probs)[None])
-        except (DataError, ValueError) as error:
-            reason = error.reason if isinstance(error, DataError) else "bad_probabilities"
-            refused.append({"case": pair.case.id, "reason": reason, "message": str(error)})
+            label_map = labels_for(pair.prediction, None if data is None else data.label_map)
+            with read_pair(pair, label_map) as compared:
+                maps = maps_of(compared, window_mm)
+        except DataError as error:
+            refused.append({"case": pair.case.id, "reason": error.reason, "message": str(error)})
             continue
-        for name, volume in maps_of(compared, window_mm).items():
+        for name, volume in maps.items():
             write_volume(out / f"{pair.case.id}_{name}.nii.gz", volume, compared.affine)
         done.append(pair.case.id)
     private = [{**entry, "message": without_folders(entry["message"], predictions, labels)} for entry in refused]
@@ -62,9 +61,13 @@ def write_maps(
 
 
 def maps_of(compared: Compared, window_mm: float = WINDOW_MM) -> Mapping[str, NDArray[Any]]:
-    """The maps of one case by name, each (i, j, k); ignored voxels are 0 in error and gap."""
-    predicted = compared.probs.argmax(0).astype(np.uint8)
-    confidence = compared.probs.max(0)
+    """The maps of one case by name, each (i, j, k); ignored voxels are 0 in error and gap.
+
+    Raises `DataError` (region_probabilities) for channels that are independent regions.
+    """
+    probs = compared.probs
+    predicted = probs.argmax(0).astype(np.uint8)
+    confidence = probs.max(0)
     valid = compared.label != IGNORE
     wrong = (predicted != compared.label) & valid
     size = window_voxels(voxel_sizes(compared.affine), window_mm)

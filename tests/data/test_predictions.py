@@ -97,6 +97,7 @@ def test_another_grid_shape_or_number_of_classes_is_refused(predicted: Path, vol
     moved[2, 3] += 5
     assert reason(pair(predicted, volume("moved.nii.gz", CODES, moved))) == "affine_mismatch"
     assert reason(pair(predicted, volume("cut.nii.gz", CODES[1:], AFFINE))) == "shape_mismatch"
+    (predicted / "c1.json").unlink()
     three = LabelMap.consecutive(["background", "a", "b"])
     assert reason(pair(predicted, volume("three.nii.gz", np.minimum(LABELS, 2), AFFINE)), three) == "channel_count"
     write_volume(predicted / "c1.nii.gz", PROBS[0], AFFINE)

@@ -119,7 +119,7 @@ def test_bad_cases_are_recorded_and_the_others_scored(
     assert list(scores["cases"]) == [fourth.name.removesuffix(".nii.gz")]
     reasons = {entry["case"]: entry["reason"] for entry in scores["refused"]}
     names = [path.name.removesuffix(".nii.gz") for path in (first, second, third)]
-    assert reasons == dict(zip(names, ["damaged_gzip", "missing_prediction", "bad_probabilities"], strict=True))
+    assert reasons == dict(zip(names, ["damaged_gzip", "missing_prediction", "looks_like_logits"], strict=True))
     assert "logits" in next(entry["message"] for entry in scores["refused"] if entry["case"] == names[2])
 
 
