@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -296,3 +298,20 @@ def test_a_stopped_run_leaves_finished_cases_and_nobody_behind(
     assert done.returncode == 4
     assert f"reused {len(finished)} finished cases of 8" in done.stderr
     assert contents(out) == contents(slow[2])
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was_there(
+    own: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(stream: IO[bytes], **arrays: np.ndarray) -> None:
+        stream.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(own[2])
+    change_label(*own)
+    monkeypatch.setattr("numpy.savez_compressed", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(*own)
+    del before[SCORES]  # it would no longer be true
+    assert contents(own[2]) == before
+    assert not list(own[2].glob(".tmp-*"))
