@@ -14,6 +14,7 @@ from medcalib.cli_support import (
     Out,
     Predictions,
     Set,
+    echo_index,
     echo_json,
     optional_config,
 )
@@ -26,7 +27,7 @@ def score(
     out: Out,
     config: OptionalConfig = None,
     set_: Set = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; any number gives the same bytes.")] = 1,
     shard: Annotated[
         str | None,
         typer.Option(metavar="i/N", help="Score only part i of N, from 0/N to N-1/N; `merge` makes the whole."),
@@ -46,12 +47,10 @@ def score(
     part = None if shard is None else Shard.parse(shard)
     loaded = optional_config(config, set_, None)
     scores = evaluate(predictions, labels, out, config=loaded, workers=workers, shard=part, fresh=fresh, strict=strict)
-    if part is None or as_json:
+    if part is None:
         return _tell(scores, as_json)
-    typer.echo(f"shard {part}: scored {scores['n_scored']} of {scores['n_expected']} cases: {out / part.file}")
-    for entry in scores["refused"]:
-        typer.echo(f"refused {entry['case']}: {entry['message']} [{entry['reason']}]", err=True)
-    typer.echo("when all shards are done: medcalib merge SCORES... --out SCORES")
+    done = f"shard {part}: scored {scores['n_scored']} of {scores['n_expected']} cases: {out / part.file}"
+    echo_index(scores, f"{done}\nwhen all shards are done: medcalib merge SCORES... --out SCORES", as_json)
     return _code(scores)
 
 

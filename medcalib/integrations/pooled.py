@@ -29,6 +29,9 @@ class PooledCalibration:
     `score`, `bins` (a divisor of 300) and `edges` are those of `CalibrationCounts`; `region` is part of what is
     measured: `all` voxels, the `foreground` of reference or prediction, of the reference alone (`gt_foreground`) or of
     the prediction alone (`pred_foreground`). `from_logits` says what values are; they are never guessed.
+
+    With several ranks, a `DistributedSampler` repeats images to fill up the last batch, and what is repeated counts
+    twice; give each rank its own images instead.
     """
 
     def __init__(
