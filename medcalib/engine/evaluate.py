@@ -15,11 +15,11 @@ from tqdm import tqdm
 import medcalib
 from medcalib.config import RunConfig
 from medcalib.config.references import paired
-from medcalib.config.schema import ScoreConfig
+from medcalib.config.schema import DataConfig, ScoreConfig
 from medcalib.data.predictions import INDEX, without_folders
 from medcalib.engine.parts import SCORES, Part, Refusal, write_part
 from medcalib.engine.pool import unordered
-from medcalib.engine.score_job import Job, Outcome, refusal_of, score_pair
+from medcalib.engine.score_job import Job, Outcome, Settings, refusal_of, score_pair
 from medcalib.engine.shards import Shard, shard_files
 from medcalib.errors import DataRefusedError, Problem, RefusedError
 from medcalib.files import read_json, remove_abandoned
@@ -55,7 +55,10 @@ def evaluate(
     Raises `DataRefusedError` when there is nothing to score, `RefusedError` when strict, `OSError` when `out` cannot
     be written.
     """
-    plan = _plan(predictions, labels, out, config, shard, fresh)
+    data = None if config is None else config.data
+    label_map, composites = (None, {}) if data is None else (data.label_map, data.composite_indices)
+    score = ScoreConfig() if config is None else config.score
+    plan = _plan(predictions, labels, data, Settings(out, score, label_map, composites, fresh), shard)
     _prepare(out, shard)
     refused = []
     reused = 0
@@ -70,7 +73,7 @@ def evaluate(
         log.info("reused %d finished cases of %d", reused, len(plan.jobs))
     lost = {entry["case"] for entry in refused}
     scored = tuple(job.pair.case.id for job in plan.jobs if job.pair.case.id not in lost)
-    return write_part(Part(out, plan.source, plan.score, scored, tuple(refused), plan.expected, shard))
+    return write_part(Part(out, plan.source, score, scored, tuple(refused), plan.expected, shard))
 
 
 @dataclass(frozen=True)
@@ -78,27 +81,20 @@ class _Plan:
     """The jobs of a shard, its cases that have no partner, and the cases of the whole run."""
 
     source: dict[str, Any]
-    score: ScoreConfig
     jobs: tuple[Job, ...]
     unpaired: tuple[Refusal, ...]
     expected: tuple[str, ...]
 
 
-def _plan(
-    predictions: Path, labels: Path, out: Path, config: RunConfig | None, shard: Shard | None, fresh: bool
-) -> _Plan:
-    data = None if config is None else config.data
-    score = ScoreConfig() if config is None else config.score
+def _plan(predictions: Path, labels: Path, data: DataConfig | None, settings: Settings, shard: Shard | None) -> _Plan:
     pairs, unpaired, expected_from = paired(predictions, labels, data)
     if not pairs and not unpaired:
         raise DataRefusedError([Problem(str(predictions), "no_prediction", "no <case>.nii.gz found")])
     expected = sorted({*(pair.case.id for pair in pairs), *(entry["case"] for entry in unpaired)})
     mine = set(expected if shard is None else shard.of(expected))
-    label_map, composites = (None, {}) if data is None else (data.label_map, data.composite_indices)
     return _Plan(
         {**_source(predictions), "expected_from": expected_from},
-        score,
-        tuple(Job(pair, label_map, composites, score, out, fresh) for pair in pairs if pair.case.id in mine),
+        tuple(Job(pair, settings) for pair in pairs if pair.case.id in mine),
         tuple(entry for entry in unpaired if entry["case"] in mine),
         tuple(expected),
     )

@@ -26,20 +26,27 @@ SUMMARY_ONLY = {"bins", "edges"}  # they change no count, so finished cases stay
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that scoring one case needs, so that a worker process can do it. `fresh`: reuse nothing."""
+class Settings:
+    """How all cases of a run are scored, and where to. `fresh`: nothing that is there is reused."""
 
-    pair: Pair
+    out: Path
+    score: ScoreConfig
     label_map: LabelMap | None
     composites: Mapping[str, tuple[int, ...]]
-    score: ScoreConfig
-    out: Path
     fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that scoring one case needs, so that a worker process can do it."""
+
+    pair: Pair
+    settings: Settings
 
     @property
     def file(self) -> Path:
         """Where its scores are kept."""
-        return self.out / f"{self.pair.case.id}.npz"
+        return self.settings.out / f"{self.pair.case.id}.npz"
 
 
 class Outcome(NamedTuple):
@@ -54,9 +61,9 @@ def score_pair(job: Job) -> Outcome:
     """Score one case into its `.npz`, unless that holds the scores of these very files and settings."""
     case = job.pair.case.id
     try:
-        label_map = labels_for(job.pair.prediction, job.label_map)
+        label_map = labels_for(job.pair.prediction, job.settings.label_map)
         inputs = inputs_of(job, label_map)
-        if not job.fresh and is_finished(job.file, case, inputs):
+        if not job.settings.fresh and is_finished(job.file, case, inputs):
             return Outcome(case, reused=True)
         scores = _scores(job, label_map)
     except DataError as error:
@@ -77,7 +84,7 @@ def refusal_of(job: Job, reason: str, message: str) -> Outcome:
 
 
 def _scores(job: Job, label_map: LabelMap) -> CaseScores:
-    case = job.pair.case
+    case, score = job.pair.case, job.settings.score
     compared = read_pair(job.pair, label_map)
     return score_case(
         torch.from_numpy(compared.probs),
@@ -86,12 +93,12 @@ def _scores(job: Job, label_map: LabelMap) -> CaseScores:
         patient_id=case.patient_id,
         class_names=label_map.class_names,
         spacing_mm=voxel_sizes(compared.affine),
-        regions=job.score.regions,
-        composites=job.composites,
+        regions=score.regions,
+        composites=job.settings.composites,
         posterior=None if compared.posterior is None else torch.from_numpy(compared.posterior),
         ignore_index=IGNORE,
         labelled_classes=case.labelled_classes,
-        distances=job.score.distances,
+        distances=score.distances,
     )
 
 
@@ -119,8 +126,8 @@ def inputs_of(job: Job, label_map: LabelMap) -> dict[str, str]:
         "software": medcalib.__version__,
         "case": (case.id, case.patient_id, case.labelled_classes),
         "labels": (label_map.class_names, label_map.codes, label_map.ignore_code),
-        "composites": dict(job.composites),
-        "score": job.score.model_dump(mode="json", exclude=SUMMARY_ONLY),
+        "composites": dict(job.settings.composites),
+        "score": job.settings.score.model_dump(mode="json", exclude=SUMMARY_ONLY),
     }
     return {**{role: _of_files(paths) for role, paths in present.items() if paths}, "settings": _digest(settings)}
 
