@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from helpers import LPS, smooth_case
 
 from medcalib.data.case import Case
@@ -18,15 +17,16 @@ BAD, UNPREDICTED = "case_2", "case_5"
 
 
 def write_flat(folder: Path, cases: int = 8, shape: tuple[int, ...] = (14, 12, 6)) -> tuple[Path, Path]:
-    """`predictions` and `labels` in `folder`; of the cases, `BAD` holds logits and `UNPREDICTED` is a label only."""
+    """`predictions` and `labels` in `folder`; of the cases, `BAD` is cut off and `UNPREDICTED` a label only."""
     predictions, labels = folder / "predictions", folder / "labels"
     for k in range(cases):
         probs, label = smooth_case(k, 3, shape)
         case = Case(f"case_{k}", f"case_{k}", ())
         write_volume(labels / f"{case.id}.nii.gz", label.numpy(), LPS)
-        values = np.log(probs.numpy()) if case.id == BAD else probs.numpy()
         if case.id != UNPREDICTED:
-            write_prediction(predictions, case, values, LPS, LABELS, {})
+            write_prediction(predictions, case, probs.numpy(), LPS, LABELS, {})
+    whole = (predictions / f"{BAD}.nii.gz").read_bytes()
+    (predictions / f"{BAD}.nii.gz").write_bytes(whole[: len(whole) // 2])
     return predictions, labels
 
 

@@ -70,7 +70,7 @@ def test_what_a_run_says(shared: tuple[Path, Path, Path]) -> None:
     found = json.loads((shared[2] / SCORES).read_text())
     assert (found["n_expected"], found["n_scored"], list(found["cases"])) == (8, 6, GOOD)
     assert [(entry["case"], entry["reason"]) for entry in found["refused"]] == [
-        (BAD, "bad_probabilities"),
+        (BAD, "damaged_gzip"),
         (UNPREDICTED, "missing_prediction"),
     ]
     assert found["score"]["bins"] == 15
@@ -173,14 +173,14 @@ def test_a_killed_worker_costs_its_case_only(
     found = evaluate(*shared[:2], tmp_path / "scores", workers=2)
     assert list(found["cases"]) == [name for name in GOOD if name != GOOD[2]]
     reasons = {entry["case"]: entry["reason"] for entry in found["refused"]}
-    assert reasons == {BAD: "bad_probabilities", UNPREDICTED: "missing_prediction", GOOD[2]: "worker_died"}
+    assert reasons == {BAD: "damaged_gzip", UNPREDICTED: "missing_prediction", GOOD[2]: "worker_died"}
 
 
 def test_strict_ends_at_the_first_refusal_and_keeps_what_is_done(own: tuple[Path, Path, Path], tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match=rf"^{UNPREDICTED}: .*\[missing_prediction\]$"):
         evaluate(*own[:2], tmp_path / "strict", strict=True)
     (own[1] / f"{UNPREDICTED}.nii.gz").unlink()
-    with pytest.raises(RefusedError, match=rf"^{BAD}: .*\[bad_probabilities\]$"):
+    with pytest.raises(RefusedError, match=rf"^{BAD}: .*\[damaged_gzip\]$"):
         evaluate(*own[:2], tmp_path / "strict", strict=True)
     assert set(contents(tmp_path / "strict")) == {"case_0.npz", "case_1.npz"}
 
