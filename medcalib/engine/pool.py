@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -114,12 +114,7 @@ def _no_interrupt() -> Iterator[None]:
 def _start_worker() -> None:
     torch.set_num_threads(1)  # workers share the cores among themselves
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _stop(*_: Any) -> None:
-    raise SystemExit  # unlike the signal's own way it removes the temporary file being written
 
 
 def _end_with_parent() -> None:
