@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from medcalib.cli_bench import bench
+from medcalib.cli_score import merge, score
 from medcalib.cli_support import (
     LOSS_SYMBOLS,
     AsJson,
@@ -151,27 +152,8 @@ def calibrate(
     return Exit.OK
 
 
-@command
-def score(
-    predictions: Predictions,
-    labels: Labels,
-    out: Out,
-    config: OptionalConfig = None,
-    set_: Set = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    as_json: AsJson = False,
-) -> int:
-    """Score predictions against reference labels: Dice, HD95 and exact calibration errors."""
-    from medcalib.engine.evaluate import evaluate
-    from medcalib.report.text import score_text
-
-    loaded = optional_config(config, set_, None)
-    scores = evaluate(predictions, labels, out, config=loaded, workers=workers)
-    if as_json:
-        echo_json(scores)
-    else:
-        typer.echo(score_text(scores))
-    return Exit.SOME_REFUSED if scores["refused"] else Exit.OK
+command(score)
+command(merge)
 
 
 @command

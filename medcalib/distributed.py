@@ -24,6 +24,13 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def reduction_device() -> torch.device:
+    """Where tensors must lie to be reduced: NCCL takes those on the GPU only."""
+    if is_running() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
 def all_reduce_sum(values: Tensor) -> Tensor:
     """Sum over ranks; integers and float64 are exact enough to be the same on every rank."""
     if is_running():

@@ -54,6 +54,12 @@ class DataError(MedcalibError):
         self.reason = reason
 
 
+class RefusedError(MedcalibError):
+    """A case was refused where none may be."""
+
+    exit_code = Exit.SOME_REFUSED
+
+
 @dataclass(frozen=True)
 class Problem:
     """One finding about a data folder: where it is, its code, what to do; a warning stops nothing."""

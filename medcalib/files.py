@@ -7,8 +7,9 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
+    """Remove temporary files of `atomic` that a killed process left; younger ones may be another's, at work."""
+    for path in folder.glob(".tmp-*"):
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > older_than_s:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -48,7 +48,7 @@ def test_help_needs_no_heavy_import() -> None:
 def test_help_lists_every_command() -> None:
     found = medcalib("--help")
     assert found.returncode == 0
-    for name in ("demo", "phantom", "check", "train", "predict", "calibrate", "score", "maps", "report"):
+    for name in ("demo", "phantom", "check", "train", "predict", "calibrate", "score", "merge", "maps", "report"):
         assert f"  {name} " in found.stdout
     for name in ("schema", "doctor", "datasets", "losses"):
         assert f"  {name} " in found.stdout

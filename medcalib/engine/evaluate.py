@@ -1,139 +1,128 @@
-"""Scoring a folder of predictions against references: one pass a case, then `scores.json`."""
+"""Scoring a folder of predictions against references: one pass a case, then `scores.json`, or a shard of it."""
 
 from __future__ import annotations
 
+import logging
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 import medcalib
 from medcalib.config import RunConfig
 from medcalib.config.references import paired
-from medcalib.config.schema import ScoreConfig
-from medcalib.data.geometry import voxel_sizes
-from medcalib.data.labels import IGNORE, LabelMap
-from medcalib.data.predictions import (
-    INDEX,
-    Pair,
-    labels_for,
-    read_pair,
-    without_folders,
-)
-from medcalib.errors import DataError, DataRefusedError, Problem
-from medcalib.files import read_json, write_json
-from medcalib.metrics import CaseScores, score_case
-from medcalib.metrics.summary import summarize
+from medcalib.config.schema import DataConfig, ScoreConfig
+from medcalib.data.predictions import INDEX, without_folders
+from medcalib.engine.parts import SCORES, Part, Refusal, write_part
+from medcalib.engine.pool import unordered
+from medcalib.engine.score_job import Job, Outcome, Settings, refusal_of, score_pair
+from medcalib.engine.shards import Shard, shard_files
+from medcalib.errors import DataRefusedError, Problem, RefusedError
+from medcalib.files import read_json, remove_abandoned
 
-SCORES = "scores.json"
-Refusal = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything that scoring one case needs, so that a worker process can do it."""
-
-    pair: Pair
-    label_map: LabelMap | None
-    composites: dict[str, tuple[int, ...]]
-    score: ScoreConfig
-    out: Path
+log = logging.getLogger(__name__)
 
 
 def evaluate(
-    predictions: Path, labels: Path, out: Path, *, config: RunConfig | None = None, workers: int = 1
+    predictions: Path,
+    labels: Path,
+    out: Path,
+    *,
+    config: RunConfig | None = None,
+    workers: int = 1,
+    shard: Shard | None = None,
+    fresh: bool = False,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Score every prediction into `out/<case>.npz` and `out/scores.json`; returns the content of the latter.
 
-    With a config, `labels` is the dataset's folder and the config says what the codes mean; without one it is a
-    flat folder of `<case>.nii.gz` and each prediction's sidecar says it. A refused case is recorded with its
-    reason; the others go on.
+    predictions: folder of probabilities (formats: see the README). labels: with a config the dataset's folder, and
+    the config says what the codes mean; without one a flat folder of `<case>.nii.gz`, and each prediction's sidecar
+    says it. A refused case is recorded with its reason; the others go on.
+
+    workers: processes. They are spawned: in a script, call this under `if __name__ == "__main__":`. Neither their
+    number nor their order changes a byte of the results.
+    shard: score only these cases and write `out/shard-i-of-N.json` in place of `scores.json`. Shards may share `out`
+    or not; `merge` makes the whole of them.
+    fresh: score everything anew. Otherwise a case is skipped when the SHA-256 of its files and settings are those in
+    its `.npz`; how many were skipped is logged.
+    strict: the first refused case ends the run.
+
+    Raises `DataRefusedError` when there is nothing to score, `RefusedError` when strict, `OSError` when `out` cannot
+    be written.
     """
     data = None if config is None else config.data
+    label_map, composites = (None, {}) if data is None else (data.label_map, data.composite_indices)
     score = ScoreConfig() if config is None else config.score
-    pairs, refused, source = paired(predictions, labels, data)
-    if not pairs and not refused:
+    plan = _plan(predictions, labels, data, Settings(out, score, label_map, composites, fresh), shard)
+    _prepare(out, shard)
+    refused = []
+    reused = 0
+    for outcome in _outcomes(plan, workers):
+        reused += outcome.reused
+        if outcome.refusal is not None:
+            message = without_folders(outcome.refusal["message"], predictions, labels)
+            refused.append({**outcome.refusal, "message": message})
+            if strict:
+                raise RefusedError(f"{outcome.case}: {message} [{outcome.refusal['reason']}]")
+    if reused:
+        log.info("reused %d finished cases of %d", reused, len(plan.jobs))
+    lost = {entry["case"] for entry in refused}
+    scored = tuple(job.pair.case.id for job in plan.jobs if job.pair.case.id not in lost)
+    return write_part(Part(out, plan.source, score, scored, tuple(refused), plan.expected, shard))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The jobs of a shard, its cases that have no partner, and the cases of the whole run."""
+
+    source: dict[str, Any]
+    jobs: tuple[Job, ...]
+    unpaired: tuple[Refusal, ...]
+    expected: tuple[str, ...]
+
+
+def _plan(predictions: Path, labels: Path, data: DataConfig | None, settings: Settings, shard: Shard | None) -> _Plan:
+    pairs, unpaired, expected_from = paired(predictions, labels, data)
+    if not pairs and not unpaired:
         raise DataRefusedError([Problem(str(predictions), "no_prediction", "no <case>.nii.gz found")])
-    label_map = None if data is None else data.label_map
-    composites = {} if data is None else data.composite_indices
-    (out / SCORES).unlink(missing_ok=True)  # it must not stand beside counts of another run if this one is cut off
-    scored = []
-    for case, refusal in _results([Job(pair, label_map, composites, score, out) for pair in pairs], workers):
-        if refusal is None:
-            scored.append(CaseScores.load(out / f"{case}.npz"))
-        else:
-            (out / f"{case}.npz").unlink(missing_ok=True)
-            refused.append(refusal)
-    private = [{**entry, "message": without_folders(entry["message"], predictions, labels)} for entry in refused]
-    total = len(scored) + len(refused)
-    summary = summarize(scored, bins=score.bins, edges=score.edges, expected=total, refused=private)
-    found = {**_source(predictions), "expected_from": source, **summary}
-    write_json(out / SCORES, found)
-    return found
+    expected = sorted({*(pair.case.id for pair in pairs), *(entry["case"] for entry in unpaired)})
+    mine = set(expected if shard is None else shard.of(expected))
+    return _Plan(
+        {**_source(predictions), "expected_from": expected_from},
+        tuple(Job(pair, settings) for pair in pairs if pair.case.id in mine),
+        tuple(entry for entry in unpaired if entry["case"] in mine),
+        tuple(expected),
+    )
 
 
-def score_pair(job: Job) -> tuple[str, Refusal | None]:
-    """Score one case into its `.npz`; returns its id and, when refused, why."""
-    case = job.pair.case
-    try:
-        label_map = labels_for(job.pair.prediction, job.label_map)
-        compared = read_pair(job.pair, label_map)
-        probs = compared.probs
-    except DataError as error:
-        return case.id, _refusal(case.id, error.reason, str(error))
-    except MemoryError:
-        return case.id, _refusal(case.id, "out_of_memory", "the volumes do not fit into memory")
-    try:
-        scores = score_case(
-            torch.from_numpy(probs),
-            torch.from_numpy(compared.label),
-            case_id=case.id,
-            patient_id=case.patient_id,
-            class_names=label_map.class_names,
-            spacing_mm=voxel_sizes(compared.affine),
-            regions=job.score.regions,
-            composites=job.composites,
-            posterior=None if compared.posterior is None else torch.from_numpy(compared.posterior),
-            ignore_index=IGNORE,
-            labelled_classes=case.labelled_classes,
-            distances=job.score.distances,
-        )
-    except ValueError as error:
-        return case.id, _refusal(case.id, "bad_probabilities", f"{job.pair.prediction}: {error}")
-    except MemoryError:
-        return case.id, _refusal(case.id, "out_of_memory", "the scores do not fit into memory; use fewer workers")
-    scores.save(job.out / f"{case.id}.npz")
-    return case.id, None
+def _prepare(out: Path, shard: Shard | None) -> None:
+    """Fail now if `out` cannot be written; no summary of another run may stand beside the counts of this one."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out):
+        remove_abandoned(out)
+    (out / SCORES).unlink(missing_ok=True)
+    for path, other in shard_files(out).items():
+        if shard is None or other == shard or other.count != shard.count:
+            path.unlink(missing_ok=True)
 
 
-def _refusal(case: str, reason: str, message: str) -> Refusal:
-    return {"case": case, "reason": reason, "message": message}
+def _outcomes(plan: _Plan, workers: int) -> Iterator[Outcome]:
+    for entry in plan.unpaired:
+        yield Outcome(entry["case"], entry)
+    jobs: Sequence[Job] = plan.jobs
+    done = map(score_pair, jobs) if workers <= 1 else unordered(score_pair, jobs, workers, died=_died)
+    yield from tqdm(done, "score", len(jobs), leave=False, disable=not sys.stderr.isatty())
 
 
-def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, Refusal | None]]:
-    show = {"desc": "score", "total": len(jobs), "leave": False, "disable": not sys.stderr.isatty()}
-    if workers <= 1:
-        yield from tqdm(map(score_pair, jobs), **show)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), _single_thread) as pool:
-        submitted = [(job.pair.case.id, pool.submit(score_pair, job)) for job in jobs]
-        for case, future in tqdm(submitted, **show):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield case, _refusal(case, "worker_died", "a worker was killed, probably for memory; use fewer workers")
-
-
-def _single_thread() -> None:
-    """Workers share the cores among themselves."""
-    torch.set_num_threads(1)
+def _died(job: Job) -> Outcome:
+    return refusal_of(
+        job, "worker_died", "its process was killed twice, the second time alone; it probably needs more memory"
+    )
 
 
 def _source(predictions: Path) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class CaseScores:
 
     `channels` names classes, then composites. `labelled` says of each channel whether it was annotated in this
     case (partial labels). Overlap is counted over all valid voxels. `hd95_mm` holds a value per channel (NaN:
-    undefined, empty: not computed).
+    undefined, empty: not computed). `inputs` holds the SHA-256 of the files and settings that it was made from.
     """
 
     case_id: str
@@ -70,6 +70,7 @@ class CaseScores:
     regions: Mapping[str, RegionScores]
     hd95_mm: tuple[float, ...] = ()
     labelled: tuple[bool, ...] = field(default=())
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write integers and a JSON description into a compressed `.npz`, atomically."""
@@ -82,6 +83,7 @@ class CaseScores:
             "spacing_mm": self.spacing_mm,
             "regions": list(self.regions),
             "labelled": self.labelled,
+            "inputs": dict(self.inputs),
         }
         arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
         arrays["overlap"] = np.stack([self.overlap.tp, self.overlap.fp, self.overlap.fn])
@@ -119,6 +121,7 @@ class CaseScores:
             {name: _region_from(name, arrays) for name in meta["regions"]},
             tuple(arrays["hd95_mm"].tolist()),
             tuple(meta["labelled"]),
+            dict(meta["inputs"]),
         )
 
 

@@ -1,0 +1,79 @@
+"""The commands `medcalib score` and `medcalib merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medcalib.cli_support import (
+    AsJson,
+    Labels,
+    OptionalConfig,
+    Out,
+    Predictions,
+    Set,
+    echo_index,
+    echo_json,
+    optional_config,
+)
+from medcalib.errors import Exit
+
+
+def score(
+    predictions: Predictions,
+    labels: Labels,
+    out: Out,
+    config: OptionalConfig = None,
+    set_: Set = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; any number gives the same bytes.")] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="i/N", help="Score only part i of N, from 0/N to N-1/N; `merge` makes the whole."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Score anew what an earlier run has finished.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End at the first refused case.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Score predictions against reference labels: Dice, HD95 and exact calibration errors.
+
+    Started again, it goes on where it was stopped: a case whose files and settings have not changed is not scored
+    again.
+    """
+    from medcalib.engine.evaluate import evaluate
+    from medcalib.engine.shards import Shard
+
+    part = None if shard is None else Shard.parse(shard)
+    loaded = optional_config(config, set_, None)
+    scores = evaluate(predictions, labels, out, config=loaded, workers=workers, shard=part, fresh=fresh, strict=strict)
+    if part is None:
+        return _tell(scores, as_json)
+    done = f"shard {part}: scored {scores['n_scored']} of {scores['n_expected']} cases: {out / part.file}"
+    echo_index(scores, f"{done}\nwhen all shards are done: medcalib merge SCORES... --out SCORES", as_json)
+    return _code(scores)
+
+
+def merge(
+    scores: Annotated[list[Path], typer.Argument(help="Folders that `score` wrote, in any order.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; may be one of them.")],
+    as_json: AsJson = False,
+) -> int:
+    """Make the scores of one run of its shards, exactly; names what is missing or contradictory."""
+    from medcalib.engine.merge import merge as run_merge
+
+    return _tell(run_merge(scores, out), as_json)
+
+
+def _tell(scores: dict[str, Any], as_json: bool) -> int:
+    from medcalib.report.text import score_text
+
+    if as_json:
+        echo_json(scores)
+    else:
+        typer.echo(score_text(scores))
+    return _code(scores)
+
+
+def _code(scores: dict[str, Any]) -> int:
+    return Exit.SOME_REFUSED if scores["refused"] else Exit.OK
