@@ -62,7 +62,7 @@ def score_case(
     labels = checked_labels(labels, len(class_names), ignore_index)
     masks = checked_masks(masks or {}, labels.shape, (*REGIONS, *CASE_KEYS))
     probs = whole(probs) if protocols else probs
-    names = ("all", *(name for name in regions if name != "all"))  # overlap and volume are counted over all voxels
+    names = _region_names(regions)
     spacing = spacing_mm[: labels.ndim]
     near = near_surface(labels, spacing, boundary_mm, ignore_index) if "boundary" in names else None
     case = Case(labels, channels, activation, names, masks, near, posterior, ignore_index)
@@ -91,6 +91,14 @@ def score_case(
         warnings=tuple(warnings),
         inputs=dict(inputs or {}),
     )
+
+
+def _region_names(regions: Sequence[str]) -> tuple[str, ...]:
+    """The regions, all voxels first, over which overlap and volume are counted whether it was asked for or not."""
+    unknown = [name for name in regions if name not in REGIONS]
+    if unknown:
+        raise ValueError(f"regions must be of {', '.join(REGIONS)}, got {unknown[0]!r}; give your own as masks")
+    return ("all", *(name for name in regions if name != "all"))
 
 
 def _published(

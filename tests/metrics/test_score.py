@@ -215,6 +215,7 @@ def test_partial_labels_leave_out_groups_that_hold_an_unlabelled_class() -> None
             {"posterior": torch.ones(4, 20, 24, 9)},
             r"expected a posterior of shape \(4, 20, 24, 10\), got \(4, 20, 24, 9\)",
         ),
+        ({"regions": ["lung"]}, "regions must be of all, .*, got 'lung'; give your own as masks"),
         ({"activation": "tanh"}, "activation must be one of softmax, logits, sigmoid"),
         ({"activation": "sigmoid", "groups": ((1, 4),)}, r"groups must name labels in 0\.\.3"),
         ({"activation": "sigmoid", "groups": GROUPS[:3]}, "3 groups are named, the probabilities have 4 channels"),
