@@ -17,7 +17,9 @@ from medcalib.data.layouts import LAYOUTS
 from medcalib.data.splits import SPLITS
 from medcalib.errors import ConfigError
 from medcalib.losses import RECIPES, TERMS, Objective, build, build_terms, parameters, term_parameters
-from medcalib.metrics.case import REGIONS
+from medcalib.metrics.protocols import PROTOCOLS
+from medcalib.metrics.regions import BOUNDARY_MM, REGIONS
+from medcalib.metrics.surface import TOLERANCE_MM
 from medcalib.networks import NETWORKS
 
 Layout: Any = union("layout", {name: parameters_of(layout) for name, layout in LAYOUTS.items()})
@@ -190,7 +192,16 @@ class ScoreConfig(Closed):
     bins: int = 15
     edges: Literal["right", "left"] = Field("right", description="right: (a, b], as in the papers; left: [a, b)")
     regions: tuple[Literal[tuple(REGIONS)], ...] = tuple(REGIONS)  # type: ignore[valid-type]
-    distances: bool = Field(True, description="compute HD95 in mm, which costs more than all other scores")
+    distances: bool = Field(True, description="compute HD95 and surface Dice, which cost more than all other scores")
+    boundary_mm: Annotated[float, Field(ge=0, le=1000)] = Field(
+        BOUNDARY_MM, description="half the width of the region `boundary`, on each side of a label surface"
+    )
+    surface_tolerance_mm: Annotated[float, Field(ge=0, le=1000)] = Field(
+        TOLERANCE_MM, description="surfaces this close count as equal in surface Dice"
+    )
+    protocols: tuple[Literal[tuple(PROTOCOLS)], ...] = Field(  # type: ignore[valid-type]
+        (), description="published evaluations that are reproduced beside the scores; they need the whole prediction"
+    )
 
     @field_validator("regions")
     @classmethod

@@ -1,8 +1,15 @@
-"""Scores as values: integer counts that add up, and pure functions of them."""
+"""Scores as values: integer counts that add up, and pure functions of them.
+
+What is absent, by one rule: a score that is a ratio is NaN where it divides by 0 and only there (no voxel in a
+region, a class in neither reference nor prediction, no error to find), and a distance is NaN where one of the two masks
+is empty. It is never set to 0 or 1. `scores.json` writes null, leaves it out of means, and says how many cases had a
+value. Published protocols keep the conventions of their authors, which their texts state.
+"""
 
 from medcalib.metrics.calibration import CalibrationCounts, Reliability
-from medcalib.metrics.case import CaseScores, RegionScores, score_case
+from medcalib.metrics.case import CaseScores, RegionScores
 from medcalib.metrics.overlap import OverlapCounts
+from medcalib.metrics.score import score_case
 from medcalib.metrics.sums import ScoreSums
 
 __all__ = [

@@ -10,6 +10,7 @@ bin count and edge rule comes from the same counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
@@ -17,17 +18,22 @@ import torch
 from torch import Tensor
 
 from medcalib.metrics.checks import checked_probs, flat_voxels
+from medcalib.metrics.products import ProductSums
 from medcalib.ops.scoring import NUM_CELLS, ScoreTables, bin_of_cell, from_limbs, score_voxels
 
 Edges = Literal["right", "left"]
 
 
 class Reliability(NamedTuple):
-    """One row a bin, float64: voxels, sum of confidences, sum of hits (or of the known posterior)."""
+    """Float64, one entry a bin (bins,), or (K, bins): voxels, summed confidence, summed hits (or known posterior)."""
 
     n: Tensor
     confidence: Tensor
     accuracy: Tensor
+
+    def row(self, channel: int) -> Reliability:
+        """The curve of one channel."""
+        return Reliability(*(part[channel] for part in self))
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,9 @@ class CalibrationCounts:
     """Counts of one set of voxels: channel 0 is the top label, then the C classes, then composites.
 
     All (K, NUM_CELLS) int64: voxels `n`, hits `correct`, and fixed-point limbs of the summed confidences. With
-    a known posterior, `truth_hi` and `truth_lo` hold the sums that the hits have in expectation.
+    a known posterior, `truth_hi` and `truth_lo` hold the sums that the hits have in expectation. For the Brier score
+    of each channel, limbs (K, 2) of the summed squares `square` and of the summed probabilities of the hits `product`
+    (whose row 0 is unused).
     """
 
     n: Tensor
@@ -44,6 +52,8 @@ class CalibrationCounts:
     conf_lo: Tensor
     truth_hi: Tensor | None = None
     truth_lo: Tensor | None = None
+    square: Tensor | None = None
+    product: Tensor | None = None
 
     @classmethod
     def zeros(cls, num_classes: int, composites: int = 0) -> CalibrationCounts:
@@ -66,8 +76,12 @@ class CalibrationCounts:
         Raises ValueError when probabilities are not finite, leave [0, 1] or do not sum to 1 within 1e-3.
         `posterior` (B, C, *S) is a known class posterior (of a phantom).
         """
-        tables = _tables(checked_probs(probs), labels, ignore_index, mask, posterior, from_logits=False)
-        return cls.of_region(tables, 0)
+        flat, flat_labels, counted = flat_voxels(checked_probs(probs), labels, ignore_index, mask)
+        known = None if posterior is None else flat_voxels(posterior, labels, ignore_index, mask)[0]
+        tables = score_voxels(flat, flat_labels, counted[None], posterior=known)
+        products = ProductSums([(k,) for k in range(flat.shape[0])], regions=1)
+        products.add(flat, flat_labels, counted[None])
+        return cls.of_region(tables, 0, products.limbs(tables))
 
     @classmethod
     def from_logits(
@@ -76,20 +90,17 @@ class CalibrationCounts:
         """As `from_probs`, of the float64 softmax of logits (B, C, *S)."""
         if not bool(torch.isfinite(logits).all()):
             raise ValueError("logits hold NaN or infinite values")
-        return cls.of_region(_tables(logits, labels, ignore_index, mask, None, from_logits=True), 0)
+        flat, flat_labels, counted = flat_voxels(logits, labels, ignore_index, mask)
+        return cls.of_region(score_voxels(flat, flat_labels, counted[None], from_logits=True), 0)
 
     @classmethod
-    def of_region(cls, tables: ScoreTables, region: int) -> CalibrationCounts:
-        """The counts of one region of score tables."""
-        known = (
-            {}
-            if tables.truth_hi is None or tables.truth_lo is None
-            else {
-                "truth_hi": tables.truth_hi[region],
-                "truth_lo": tables.truth_lo[region],
-            }
-        )
-        return cls(tables.n[region], tables.correct[region], tables.conf_hi[region], tables.conf_lo[region], **known)
+    def of_region(cls, tables: ScoreTables, region: int, products: Tensor | None = None) -> CalibrationCounts:
+        """The counts of one region of score tables; `products` (R, K, 2) as in `ProductSums`."""
+        names = ("n", "correct", "conf_hi", "conf_lo", "truth_hi", "truth_lo", "square")
+        found: dict[str, Any] = {
+            name: None if (table := getattr(tables, name)) is None else table[region] for name in names
+        }
+        return cls(**found, product=None if products is None else products[region])
 
     def __add__(self, other: CalibrationCounts) -> CalibrationCounts:
         """Counts of both sets of voxels. A posterior is kept only if both have one (or one is empty)."""
@@ -102,6 +113,11 @@ class CalibrationCounts:
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         summed: dict[str, Any] = {k: None if a is None or b is None else a + b for k, (a, b) in pairs.items()}
         return CalibrationCounts(**summed)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> CalibrationCounts:
+        """Counts of which every table that is there was changed."""
+        changed: dict[str, Any] = {k: None if t is None else change(t) for k, t in vars(self).items()}
+        return CalibrationCounts(**changed)
 
     def __radd__(self, other: int) -> CalibrationCounts:
         """Lets `sum(counts)` start from 0."""
@@ -120,8 +136,11 @@ class CalibrationCounts:
         self, channel: int = 0, *, bins: int = 15, edges: Edges = "right", true: bool = False
     ) -> Reliability:
         """Voxels, summed confidence and summed hits of each equal-width bin; `true` takes the posterior for hits."""
-        target = torch.from_numpy(bin_of_cell(bins, edges))
-        return self._grouped(channel, target, bins, true)
+        return self._grouped(slice(channel, channel + 1), bins, edges, true).row(0)
+
+    def binned(self, bins: int = 15, edges: Edges = "right") -> Reliability:
+        """`reliability` of all K channels at once, (K, bins)."""
+        return self._grouped(slice(None), bins, edges, False)
 
     def ece(self, bins: int = 15, edges: Edges = "right", *, true: bool = False) -> float:
         """Expected calibration error of the top label, sum_b n_b/N |mean confidence - accuracy|; NaN of no voxel.
@@ -129,18 +148,28 @@ class CalibrationCounts:
         References: M. P. Naeini et al., AAAI 2015; C. Guo et al., ICML 2017, eq. 5. `true=True` replaces the
         sampled labels by the known posterior: the same bins without label noise.
         """
-        return _expected_gap(self.reliability(0, bins=bins, edges=edges, true=true))
+        return float(expected_gap(self.reliability(0, bins=bins, edges=edges, true=true)))
 
     def classwise_ece(self, bins: int = 15, edges: Edges = "right", *, true: bool = False) -> Tensor:
         """ECE of each class probability against its frequency, (C [+ composites],) float64; NaN where no voxel."""
-        channels = range(1, self.n.shape[0])
-        values = [_expected_gap(self.reliability(k, bins=bins, edges=edges, true=true)) for k in channels]
-        return torch.tensor(values, dtype=torch.float64)
+        return expected_gap(self._grouped(slice(1, None), bins, edges, true))
 
     def ace_bins(self, bins: int = 15, edges: Edges = "right", channel: int = 0) -> float:
         """Mean of the gap over the bins that hold voxels, each bin alike (what MONAI calls ACE)."""
         gaps = _gaps(self.reliability(channel, bins=bins, edges=edges))
         return float(gaps.mean()) if gaps.numel() else float("nan")
+
+    def classwise_ace_bins(self, bins: int = 15, edges: Edges = "right") -> Tensor:
+        """`ace_bins` of each class probability, (C [+ composites],) float64."""
+        return torch.tensor([self.ace_bins(bins, edges, k) for k in range(1, self.n.shape[0])], dtype=torch.float64)
+
+    def classwise_mce(self, bins: int = 15, edges: Edges = "right") -> Tensor:
+        """`mce` of each class probability, (C [+ composites],) float64."""
+        return torch.tensor([self.mce(bins, edges, k) for k in range(1, self.n.shape[0])], dtype=torch.float64)
+
+    def accuracy(self) -> float:
+        """Share of voxels whose top label is right; NaN of no voxel."""
+        return float(self.correct[0].sum() / self.n[0].sum())
 
     def mce(self, bins: int = 15, edges: Edges = "right", channel: int = 0) -> float:
         """Largest gap of a bin that holds voxels."""
@@ -159,21 +188,27 @@ class CalibrationCounts:
             return float("nan")
         before = n.cumsum(0) - n
         target = ((2 * before + n) * bins // (2 * total)).clamp_max(bins - 1)
-        return _expected_gap(self._grouped(channel, target, bins, False))
+        return float(expected_gap(_total(self, slice(channel, channel + 1), target, bins, False).row(0)))
 
-    def _grouped(self, channel: int, target: Tensor, bins: int, true: bool) -> Reliability:
-        if true and (self.truth_hi is None or self.truth_lo is None):
-            raise ValueError("the true calibration error needs counts made with a known posterior")
+    def _grouped(self, channels: slice, bins: int, edges: Edges, true: bool) -> Reliability:
+        return _total(self, channels, torch.from_numpy(bin_of_cell(bins, edges)), bins, true)
 
-        def total(table: Tensor) -> Tensor:
-            return torch.zeros(bins, dtype=torch.int64).index_add_(0, target, table[channel])
 
-        confidence = from_limbs(total(self.conf_hi), total(self.conf_lo))
-        if true and self.truth_hi is not None and self.truth_lo is not None:
-            accuracy = from_limbs(total(self.truth_hi), total(self.truth_lo))
-        else:
-            accuracy = total(self.correct).double()
-        return Reliability(total(self.n).double(), confidence, accuracy)
+def _total(counts: CalibrationCounts, channels: slice, target: Tensor, bins: int, true: bool) -> Reliability:
+    """Tables of some channels summed over the cells that go into each bin."""
+
+    def total(table: Tensor) -> Tensor:
+        rows = table[channels]
+        return torch.zeros(rows.shape[0], bins, dtype=torch.int64).index_add_(1, target, rows)
+
+    if true and (counts.truth_hi is None or counts.truth_lo is None):
+        raise ValueError("the true calibration error needs counts made with a known posterior")
+    confidence = from_limbs(total(counts.conf_hi), total(counts.conf_lo))
+    if true and counts.truth_hi is not None and counts.truth_lo is not None:
+        accuracy = from_limbs(total(counts.truth_hi), total(counts.truth_lo))
+    else:
+        accuracy = total(counts.correct).double()
+    return Reliability(total(counts.n).double(), confidence, accuracy)
 
 
 def _gaps(curve: Reliability) -> Tensor:
@@ -181,22 +216,6 @@ def _gaps(curve: Reliability) -> Tensor:
     return (curve.confidence - curve.accuracy)[filled].abs() / curve.n[filled]
 
 
-def _expected_gap(curve: Reliability) -> float:
-    total = float(curve.n.sum())
-    return float((curve.confidence - curve.accuracy).abs().sum() / total) if total else float("nan")
-
-
-def _tables(
-    values: Tensor,
-    labels: Tensor,
-    ignore_index: int | None,
-    mask: Tensor | None,
-    posterior: Tensor | None,
-    *,
-    from_logits: bool,
-) -> ScoreTables:
-    flat, flat_labels, counted = flat_voxels(values, labels, ignore_index, mask)
-    known: Tensor | None = None
-    if posterior is not None:
-        known = flat_voxels(posterior, labels, ignore_index, mask)[0]
-    return score_voxels(flat, flat_labels, counted[None], posterior=known, from_logits=from_logits)
+def expected_gap(curve: Reliability) -> Tensor:
+    """sum_b |confidence - hits| / N over the last axis, NaN where there is no voxel."""
+    return (curve.confidence - curve.accuracy).abs().sum(-1) / curve.n.sum(-1)

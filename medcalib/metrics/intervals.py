@@ -12,6 +12,7 @@ from scipy.stats import bootstrap
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
+SCORES = 64  # bootstrapped together: memory of 64 x 100 resamples x patients
 MIN_PATIENTS = 3  # below, an interval over patients says nothing
 
 
@@ -28,16 +29,26 @@ def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int,
     Reference: B. Efron, Better Bootstrap Confidence Intervals, JASA 1987. Where BCa is undefined (all patients
     alike), the percentile interval is given.
     """
+    return _bootstrap(lambda indices: statistic(indices)[None], patients, 1, seed)[0]
+
+
+def _bootstrap(
+    statistics: Callable[[NDArray[np.intp]], Array], patients: int, scores: int, seed: int
+) -> list[Interval]:
+    """As `over_patients` for statistics(indices (..., P)) -> (scores, ...)."""
+    found = [Interval(None, None)] * scores
     if patients < MIN_PATIENTS:
-        return Interval(None, None)
+        return found
 
     def resampled(indices: Any, axis: int = -1) -> Array:
-        return statistic(np.moveaxis(np.asarray(indices, dtype=np.intp), axis, -1))
+        return statistics(np.moveaxis(np.asarray(indices, dtype=np.intp), axis, -1))
 
     for method in ("BCa", "percentile"):
+        if all(interval.low is not None for interval in found):
+            break
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = bootstrap(
+            limits = bootstrap(
                 (np.arange(patients),),
                 resampled,
                 vectorized=True,
@@ -46,21 +57,43 @@ def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int,
                 method=method,
                 rng=np.random.default_rng(seed),
             ).confidence_interval
-        if np.isfinite(found.low) and np.isfinite(found.high):
-            return Interval(float(found.low), float(found.high))
-    return Interval(None, None)
+        for k, (low, high) in enumerate(zip(limits.low, limits.high, strict=True)):
+            if found[k].low is None and np.isfinite(low) and np.isfinite(high):
+                found[k] = Interval(float(low), float(high))
+    return found
+
+
+def of_means(sums: Array, counts: Array) -> list[Interval]:
+    """Intervals of sum(sums) / sum(counts) over patients, for many scores (L, P): patients are resampled.
+
+    A patient without any case that has the score (count 0) is left out of it. The same patients are drawn for every
+    score that the same patients have.
+    """
+    found = [Interval(None, None)] * len(sums)
+    kept = counts > 0
+    patterns, group = np.unique(kept, axis=0, return_inverse=True)
+    for g, pattern in enumerate(patterns):
+        rows = np.flatnonzero(group.reshape(-1) == g)
+        for part in np.array_split(rows, max(1, len(rows) // SCORES)):
+            at = np.ix_(part, np.flatnonzero(pattern))
+            for row, interval in zip(part, _of_block(sums[at], counts[at]), strict=True):
+                found[row] = interval
+    return found
 
 
 def of_mean(sums: Array, counts: Array) -> Interval:
-    """Interval of sum(sums) / sum(counts), one entry a patient: a mean over cases with patients resampled."""
-    kept = counts > 0
-    sums, counts = sums[kept], counts[kept]
+    """`of_means` of one score, one entry a patient."""
+    return of_means(sums[None], counts[None])[0]
 
-    def mean(indices: NDArray[np.intp]) -> Array:
-        value: Array = sums[indices].sum(-1) / counts[indices].sum(-1)
+
+def _of_block(sums: Array, counts: Array) -> list[Interval]:
+    def means(indices: NDArray[np.intp]) -> Array:
+        # in one order and layout, so that the same patients in another order give the same bits, and count as a tie
+        drawn = np.sort(indices, -1)
+        value: Array = np.take(sums, drawn, axis=1).sum(-1) / np.take(counts, drawn, axis=1).sum(-1)
         return value
 
-    return over_patients(mean, len(sums))
+    return _bootstrap(means, sums.shape[1], len(sums), 0)
 
 
 def of_ece(gaps: Array, voxels: Array) -> Interval:

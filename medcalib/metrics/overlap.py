@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medcalib.metrics.calibration import CalibrationCounts
+from medcalib.metrics.cells import cell_of_multiple
+from medcalib.ops.scoring import GRID
+
 
 @dataclass(frozen=True)
 class OverlapCounts:
@@ -31,6 +35,14 @@ class OverlapCounts:
         predicted = torch.stack([confusion[:, g].sum() for g in groups])
         reference = torch.stack([confusion[g].sum() for g in groups])
         return cls(tp, predicted - tp, reference - tp)
+
+    @classmethod
+    def from_counts(cls, counts: CalibrationCounts) -> OverlapCounts:
+        """Counts of independent binary channels, each predicted where p > 0.5."""
+        above = torch.arange(counts.n.shape[1]) > cell_of_multiple(GRID // 2)
+        n, hits = counts.n[1:], counts.correct[1:]
+        tp = (hits * above).sum(-1)
+        return cls(tp, (n * above).sum(-1) - tp, hits.sum(-1) - tp)
 
     def __add__(self, other: OverlapCounts) -> OverlapCounts:
         return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)

@@ -101,26 +101,65 @@ def score_voxels(
     composites: Sequence[Sequence[int]] = (),
     posterior: Tensor | None = None,
     from_logits: bool = False,
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> ScoreTables:
     """Score voxels in slabs of bounded memory.
 
     probs (C, N) in [0, 1] (or logits, then a float64 softmax is taken), labels (N,) in 0..C-1, regions (R, N)
     bool: a voxel counts in each region that holds it, voxels in no region are left out. A composite is a list
     of classes whose probabilities are added, such as the whole tumor. posterior (C, N): the known pi. Ties for
-    the largest probability go to the lowest class.
+    the largest probability go to the lowest class. groups: see `Scorer`.
     """
-    classes, voxels = probs.shape
-    work = _Accumulator(classes, regions.shape[0], tuple(map(tuple, composites)), posterior is not None)
-    for start in range(0, voxels, _SLAB):
-        part = slice(start, start + _SLAB)
-        kept = regions[:, part].any(0).numpy()
-        if not kept.any():
-            continue
-        slab = probs[:, part].numpy()[:, kept]
-        slab = _softmax(slab) if from_logits else slab
-        known = None if posterior is None else posterior[:, part].numpy()[:, kept]
-        work.add(slab, labels[part].numpy()[kept], regions[:, part].numpy()[:, kept], known)
-    return work.tables()
+    scorer = Scorer(
+        probs.shape[0],
+        regions.shape[0],
+        composites=composites,
+        groups=groups,
+        from_logits=from_logits,
+        has_posterior=posterior is not None,
+    )
+    scorer.add(probs, labels, regions, posterior)
+    return scorer.tables()
+
+
+class Scorer:
+    """Score tables of voxels that come in any number of slabs, in any order: the same bits as all at once.
+
+    `groups`: channels are independent binary ones, channel k is a hit where the label is in groups[k]; then there
+    is no top label (its table stays 0), and confusion and sums stay 0. `classwise=False` fills the top label only.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_regions: int,
+        *,
+        composites: Sequence[Sequence[int]] = (),
+        groups: Sequence[Sequence[int]] | None = None,
+        from_logits: bool = False,
+        has_posterior: bool = False,
+        classwise: bool = True,
+    ) -> None:
+        kept = None if groups is None else tuple(map(tuple, groups))
+        classes = num_classes if kept is None else len(kept)
+        self._logits = from_logits
+        self._work = _Accumulator(classes, num_regions, tuple(map(tuple, composites)), has_posterior, kept, classwise)
+
+    def add(self, probs: Tensor, labels: Tensor, regions: Tensor, posterior: Tensor | None = None) -> None:
+        """Count voxels: probs (C, n), labels (n,), regions (R, n) bool, posterior (C, n)."""
+        for start in range(0, probs.shape[1], _SLAB):
+            part = slice(start, start + _SLAB)
+            kept = regions[:, part].any(0).numpy()
+            if not kept.any():
+                continue
+            slab = probs[:, part].numpy()[:, kept]
+            slab = _softmax(slab) if self._logits else slab
+            known = None if posterior is None else posterior[:, part].numpy()[:, kept]
+            self._work.add(slab, labels[part].numpy()[kept], regions[:, part].numpy()[:, kept], known)
+
+    def tables(self) -> ScoreTables:
+        """The tables of everything that was added so far."""
+        return self._work.tables()
 
 
 def limbs(values: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -149,6 +188,8 @@ class _Accumulator:
     regions: int
     composites: tuple[tuple[int, ...], ...]
     has_posterior: bool
+    groups: tuple[tuple[int, ...], ...] | None = None
+    classwise: bool = True
     arrays: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -174,13 +215,18 @@ class _Accumulator:
         posterior: NDArray[np.floating] | None,
     ) -> None:
         atom = (regions * (1 << np.arange(self.regions))[:, None]).sum(0)
+        if self.groups is not None:
+            for k, group in enumerate(self.groups):
+                known = None if posterior is None else posterior[k]
+                self._table(1 + k, atom, probs[k], np.isin(labels, group), known)
+            return
         predicted = probs.argmax(0)
         top = np.take_along_axis(probs, predicted[None], 0)[0]
         truth = None if posterior is None else np.take_along_axis(posterior, predicted[None], 0)[0]
         self._table(0, atom, top, predicted == labels, truth)
-        for k in range(self.classes):
+        for k in range(self.classes if self.classwise else 0):
             self._table(1 + k, atom, probs[k], labels == k, None if posterior is None else posterior[k])
-        for i, members in enumerate(self.composites):
+        for i, members in enumerate(self.composites if self.classwise else ()):
             chosen = list(members)
             added = np.minimum(probs[chosen].sum(0, dtype=np.float64), 1.0)
             known = None if posterior is None else np.minimum(posterior[chosen].sum(0, dtype=np.float64), 1.0)

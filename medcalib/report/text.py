@@ -20,37 +20,75 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
 
 
 def score_text(scores: Mapping[str, Any]) -> str:
-    """The tables that `medcalib score` prints: Dice and HD95 by class, calibration by region."""
+    """The tables that `medcalib score` prints: structures, regions, published protocols; and what needs a look."""
     lines = [f"scored {scores['n_scored']} of {scores['n_expected']} cases"]
     lines += [f"refused {r['case']}: {r['message']} [{r['reason']}]" for r in scores["refused"]]
+    for case, numbers in scores["cases"].items():
+        lines += [f"warning {case}: {warning}" for warning in numbers.get("warnings", ())]
     if not scores["n_scored"]:
         return "\n".join(lines)
-    mean, pooled = scores["mean"], scores["pooled"]
-    rows = [[n, interval(v), interval(mean["hd95_mm"].get(n), 2), str(v["n"])] for n, v in mean["dice"].items()]
-    lines += ["", table(rows, ["class", "Dice", "HD95 mm", "cases"])]
-    rows = []
-    for region, p in pooled.items():
-        rows.append(
-            [
-                region,
-                interval({"value": p["ece"], "low": p["ece_low"], "high": p["ece_high"]}),
-                interval(mean[region]["ece"]),
-                number(p.get("ece_true")),
-                number(p["gap"], sign=True),
-                number(p["brier"]),
-                number(p["nll"]),
-                f"{p['voxels']:,}",
-            ]
-        )
-    header = ["region", "ECE pooled", "ECE mean over cases", "true ECE", "gap", "Brier", "NLL", "voxels"]
-    lines += ["", table(rows, header)]
     settings = scores["settings"]
+    lines += ["", _structures(scores["mean"]), "", _regions(scores), *_protocols(scores.get("protocols", {}))]
     lines += [
         "",
         f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over 3 or more patients;",
-        "gap: confidence minus accuracy, above 0 is overconfident",
+        "gap: confidence minus accuracy, above 0 is overconfident; the other scores, and what each means: scores.json",
     ]
     return "\n".join(lines)
+
+
+def _structures(mean: Mapping[str, Any]) -> str:
+    rows = []
+    for name, dice in mean["dice"].items():
+        volume = mean.get("volume_ml", {}).get(name, {})
+        row = [name, interval(dice), interval(mean["hd95_mm"].get(name), 2)]
+        row += [interval(mean.get("surface_dice", {}).get(name))]
+        row += [number((volume.get(key) or {}).get("value"), 2, sign=True) for key in ("error", "expected_error")]
+        rows.append([*row, str(dice["n"])])
+    header = ["class", "Dice", "HD95 mm", "surface Dice", "volume error ml", "of expected volume", "cases"]
+    return table(rows, header)
+
+
+def _regions(scores: Mapping[str, Any]) -> str:
+    mean = scores["mean"]
+    columns: dict[str, list[str]] = {}
+    rows = []
+    for region, p in scores["pooled"].items():
+        columns = {
+            "ECE pooled": [interval({"value": p["ece"], "low": p["ece_low"], "high": p["ece_high"]})],
+            "ECE mean over cases": [interval(mean[region]["ece"])],
+            "true ECE": [number(p.get("ece_true"))] if any("ece_true" in q for q in scores["pooled"].values()) else [],
+            "CECE": [number(_mean_of(p["classwise_ece"], scores))],
+            "gap": [number(p["gap"], sign=True)],
+            "Brier": [number(_brier(p, scores))],
+            "NLL": [number(p["nll"])],
+            "AURC": [number(p.get("aurc"))],
+            "voxels": [f"{p['voxels']:,}"],
+        }
+        rows.append([region, *(cell for cells in columns.values() for cell in cells)])
+    return table(rows, ["region", *(name for name, cells in columns.items() if cells)])
+
+
+def _mean_of(values: Mapping[str, float | None], scores: Mapping[str, Any]) -> float | None:
+    """Mean over the classes (composites apart) that have a value."""
+    known = [v for name, v in values.items() if name in scores["settings"]["classes"] and v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _brier(pooled: Mapping[str, Any], scores: Mapping[str, Any]) -> float | None:
+    value: float | None = pooled["brier"]
+    if value is None and scores["settings"].get("independent_channels"):
+        return _mean_of(pooled["classwise_brier"], scores)
+    return value
+
+
+def _protocols(protocols: Mapping[str, Any]) -> list[str]:
+    """One line a protocol: its numbers over all classes (those of each class are in scores.json)."""
+    lines = []
+    for name, found in protocols.items():
+        shown = [f"{key} {number(value)}" for key, value in found["mean"].items() if "/" not in key]
+        lines.append(f"protocol {name}: {', '.join(shown) or 'n/a'}")
+    return ["", *lines] if lines else []
 
 
 def interval(entry: Mapping[str, Any] | None, digits: int = 4) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medcalib.errors import DataError
 from medcalib.metrics import CalibrationCounts, CaseScores, score_case
+from medcalib.metrics.case import FORMAT
 
 NAMES = ("background", "NCR", "ED", "ET")
 COMPOSITES = {"WT": (1, 2, 3), "TC": (1, 3)}
@@ -36,9 +37,13 @@ def equal(a: CaseScores, b: CaseScores) -> bool:
         b.labelled,
     )
     same &= a.spacing_mm == pytest.approx(b.spacing_mm) and list(a.regions) == list(b.regions)
-    same &= np.array_equal(a.hd95_mm, b.hd95_mm, equal_nan=True)
+    for name in ("hd95_mm", "surface_dice"):
+        same &= np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True)
+    for name in ("binary", "settings", "masks", "protocols", "warnings", "inputs"):
+        same &= getattr(a, name) == getattr(b, name)
     for first, second in (
         (a.overlap, b.overlap),
+        (a.volumes, b.volumes),
         *((a.regions[n].calibration, b.regions[n].calibration) for n in a.regions),
     ):
         for name, value in vars(first).items():
@@ -59,6 +64,7 @@ def test_regions_are_the_voxels_that_their_names_say() -> None:
         "foreground": int(((LABELS > 0) | (predicted > 0)).sum()),
         "gt_foreground": int((LABELS > 0).sum()),
         "pred_foreground": int((predicted > 0).sum()),
+        "boundary": LABELS.numel(),
     }
     masked = CalibrationCounts.from_probs(PROBS[None], LABELS[None], mask=(LABELS > 0)[None])
     assert torch.equal(score().regions["gt_foreground"].calibration.n, masked.n)
@@ -164,7 +170,10 @@ def test_naming_every_class_is_a_complete_label() -> None:
         ({"probs": PROBS.log()}, "they look like logits"),
         ({"probs": PROBS * 255}, "must lie in"),
         ({"labels": LABELS + 1}, r"labels must lie in 0\.\.3, got 1\.\.4"),
-        ({"labels": LABELS[1:]}, r"expected labels \(1, 20, 24, 10\)"),
+        (
+            {"labels": LABELS[1:]},
+            r"expected probabilities over \(19, 24, 10\), .*, got \(20, 24, 10\)",
+        ),
     ],
 )
 def test_bad_predictions_and_labels_are_refused(change: dict[str, Any], message: str) -> None:
@@ -179,7 +188,16 @@ def test_half_precision_is_accepted_when_its_sums_hold() -> None:
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"composites": COMPOSITES, "distances": True}, {"posterior": PROBS}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"composites": COMPOSITES, "distances": True},
+        {"posterior": PROBS},
+        {"masks": {"m": LABELS > 1}, "boundary_mm": 1.0, "surface_tolerance_mm": 2.0},
+        {"protocols": ("marginloss", "svls", "monai", "acl"), "warnings": ["w 1"], "inputs": {"label": "sha256:0"}},
+    ],
+)
 def test_what_is_saved_is_loaded_equal(tmp_path: Path, options: dict[str, Any]) -> None:
     case = score(patient_id="p1", spacing_mm=(1.5, 1.5, 10.0), labelled_classes=["NCR", "ET"], **options)
     case.save(tmp_path / "c1.npz")
@@ -229,7 +247,9 @@ def test_a_foreign_file_is_refused(tmp_path: Path, meta: bytes) -> None:
         CaseScores.load(tmp_path / "x.npz")
 
 
-@pytest.mark.parametrize("drop", ["overlap", "hd95_mm", "all/n", "all/sums", "all/scalars"])
+@pytest.mark.parametrize(
+    "drop", ["overlap", "hd95_mm", "surface_dice", "volumes/predicted", "all/n", "all/sums", "all/scalars"]
+)
 def test_a_score_file_without_one_of_its_tables_is_refused(tmp_path: Path, drop: str) -> None:
     score().save(tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as stored:
@@ -244,7 +264,7 @@ def test_another_version_of_the_format_says_so(tmp_path: Path) -> None:
         arrays = {name: stored[name] for name in stored.files}
     meta = json.loads(arrays["meta"].tobytes()) | {"format": 999}
     np.savez(tmp_path / "x.npz", **arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
-    with pytest.raises(DataError, match="format 999, this version reads 2; score again"):
+    with pytest.raises(DataError, match=f"format 999, this version reads {FORMAT}; score again"):
         CaseScores.load(tmp_path / "x.npz")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medcalib.metrics.intervals import Interval, of_ece, of_mean, over_patients
+from medcalib.metrics.intervals import Interval, of_ece, of_mean, of_means, over_patients
 
 NOTHING = Interval(None, None)
 RNG = np.random.default_rng(0)
@@ -68,3 +68,30 @@ def test_of_ece_adds_gaps_before_their_absolute_value() -> None:
 
 def test_a_statistic_that_is_never_finite_has_no_interval() -> None:
     assert over_patients(lambda indices: np.full(indices.shape[:-1], np.nan), 5) == NOTHING
+
+
+def test_many_scores_at_once_have_the_intervals_of_each() -> None:
+    """Also with patients who lack some of the scores, and for a score that few or none have."""
+    rng = np.random.default_rng(3)
+    counts = rng.integers(1, 4, (130, 12)).astype(float)
+    counts[10:20, 3] = 0
+    counts[20, 2:] = 0
+    counts[21] = 0
+    sums = rng.random((130, 12)) * counts
+    found = of_means(sums, counts)
+    for row in (0, 9, 10, 19, 22, 129):
+        single = of_mean(sums[row], counts[row])
+        assert single.low is not None
+        assert found[row] == single
+    assert found[20] == found[21] == (None, None)
+    fewer = np.delete(np.arange(12), 3)
+    assert found[15] == of_mean(sums[15, fewer], counts[15, fewer])
+
+
+def test_a_score_that_all_patients_share_does_not_spoil_the_others() -> None:
+    """BCa is undefined where all are alike: that score gets the percentile interval, the others keep theirs."""
+    rng = np.random.default_rng(4)
+    sums = np.stack([np.full(8, 0.5), rng.random(8)])
+    found = of_means(sums, np.ones((2, 8)))
+    assert found[0] == (0.5, 0.5)
+    assert found[1] == of_mean(sums[1], np.ones(8))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from medcalib.metrics.surface import hd95_mm
+from medcalib.metrics.surface import hd95_mm, surface_dice
 
 SPACING = (1.5, 2.0, 10.0)
 
@@ -74,3 +74,43 @@ def test_there_is_no_distance_to_nothing() -> None:
     empty = np.zeros_like(CUBE)
     for pair in ((CUBE, empty), (empty, CUBE), (empty, empty)):
         assert math.isnan(hd95_mm(*pair, SPACING))
+
+
+@pytest.mark.parametrize(("axis", "steps"), [(0, 1), (1, 1), (2, 1)])
+def test_surface_dice_of_a_moved_plate_turns_at_the_distance_in_mm(axis: int, steps: int) -> None:
+    plate = np.zeros((20, 20, 20), bool)
+    plate[(slice(None),) * axis + (5,)] = True
+    moved = np.roll(plate, steps, axis)
+    distance = steps * SPACING[axis]
+    assert surface_dice(plate, moved, SPACING, distance + 0.01) == 1
+    assert surface_dice(plate, moved, SPACING, distance - 0.01) == 0
+
+
+def test_surface_dice_of_a_column_and_its_half_by_hand() -> None:
+    """20 voxels against their first 10, 10 mm each, tolerance 25 mm: of the long one 10 + 2 are near, of the short
+    one all 10."""
+    long, short = box((3, 4), (3, 4), (0, 20)), box((3, 4), (3, 4), (0, 10))
+    assert surface_dice(long, short, SPACING, 25.0) == pytest.approx((12 + 10) / 30)
+    assert surface_dice(short, long, SPACING, 25.0) == pytest.approx((12 + 10) / 30)
+
+
+def test_surface_dice_agrees_with_brute_force() -> None:
+    other = box((6, 12), (4, 9), (7, 11))
+    points = []
+    for mask in (CUBE, other):
+        inner = mask.copy()
+        for axis in range(3):
+            inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+        points.append(np.argwhere(mask & ~inner) * np.array(SPACING))
+    distance = np.sqrt(((points[0][:, None] - points[1][None]) ** 2).sum(-1))
+    for tolerance in (0.0, 2.1, 5.1, 11.0):
+        near = (distance.min(1) <= tolerance).sum() + (distance.min(0) <= tolerance).sum()
+        expected = near / (len(points[0]) + len(points[1]))
+        assert surface_dice(CUBE, other, SPACING, tolerance) == pytest.approx(expected, abs=1e-7)
+
+
+def test_surface_dice_is_absent_where_dice_is_and_0_where_one_mask_is_empty() -> None:
+    empty = np.zeros_like(CUBE)
+    assert math.isnan(surface_dice(empty, empty, SPACING))
+    assert surface_dice(CUBE, empty, SPACING) == surface_dice(empty, CUBE, SPACING) == 0
+    assert surface_dice(CUBE, CUBE, SPACING, 0.0) == 1

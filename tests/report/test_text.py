@@ -1,0 +1,87 @@
+"""What `medcalib score` prints: aligned, short, and nothing hidden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from helpers import smooth_case
+
+from medcalib.metrics import score_case
+from medcalib.metrics.summary import summarize
+from medcalib.report.text import score_text
+
+NAMES = ("background", "a", "b", "c")
+
+
+def text(**options: Any) -> str:
+    cases = []
+    for k in range(4):
+        probs, labels = smooth_case(k)
+        if options.get("activation") == "sigmoid":
+            probs = torch.stack([probs[1:].sum(0).clamp(max=1), probs[2]])
+        cases.append(score_case(probs, labels, case_id=f"c{k}", class_names=NAMES, **options))
+    refused = [{"case": "c9", "reason": "truncated", "message": "copy it again"}]
+    return score_text(summarize(cases, expected=5, refused=refused))
+
+
+def rows(printed: str, first: str) -> list[list[str]]:
+    """Cells of the table whose header starts so; two or more spaces part them."""
+    lines = printed.splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith(first))
+    rest = lines[start + 2 :]
+    table = rest[: rest.index("")] if "" in rest else rest
+    return [[cell for cell in line.split("  ") if cell.strip()] for line in table]
+
+
+def test_it_has_a_row_a_class_and_a_row_a_region() -> None:
+    printed = text(composites={"ab": (1, 2)})
+    assert [row[0].strip() for row in rows(printed, "class")] == ["a", "b", "c", "ab", "foreground"]
+    assert [row[0].strip() for row in rows(printed, "region")] == [
+        "all",
+        "foreground",
+        "gt_foreground",
+        "pred_foreground",
+        "boundary",
+    ]
+    assert "true ECE" not in printed
+    assert max(map(len, printed.splitlines())) < 160
+
+
+def test_refusals_and_warnings_come_first() -> None:
+    lines = text(warnings=["float16_probabilities: 12 voxels"]).splitlines()
+    assert lines[0] == "scored 4 of 5 cases"
+    assert lines[1] == "refused c9: copy it again [truncated]"
+    assert lines[2] == "warning c0: float16_probabilities: 12 voxels"
+    assert [line[:10] for line in lines[2:6]] == ["warning c0", "warning c1", "warning c2", "warning c3"]
+
+
+def test_a_known_posterior_adds_a_column() -> None:
+    probs, labels = smooth_case(0)
+    case = score_case(probs, labels, case_id="c", class_names=NAMES, posterior=probs)
+    printed = score_text(summarize([case], expected=1, refused=[]))
+    assert "true ECE" in printed
+    assert "0.0000" in rows(printed, "region")[0][3]
+
+
+def test_a_protocol_is_one_line() -> None:
+    [line] = [line for line in text(protocols=("marginloss",)).splitlines() if line.startswith("protocol")]
+    assert line.startswith("protocol marginloss: ece 0.")
+    assert "dsc 0." in line
+    assert "/" not in line
+
+
+def test_a_region_model_shows_what_it_has() -> None:
+    printed = text(activation="sigmoid", groups=((1, 2, 3), (2,)))
+    assert [row[0].strip() for row in rows(printed, "class")] == ["a+b+c", "b", "foreground"]
+    region = rows(printed, "region")[0]
+    assert region[1].strip() == "n/a"
+    assert float(region[3]) > 0
+
+
+def test_nothing_scored_prints_why() -> None:
+    refused = [{"case": "c1", "reason": "truncated", "message": "copy it again"}]
+    assert score_text(summarize([], expected=1, refused=refused)).splitlines() == [
+        "scored 0 of 1 cases",
+        "refused c1: copy it again [truncated]",
+    ]
