@@ -17,7 +17,8 @@ from helpers import REPOSITORY
 
 from medcalib.ops import _native
 
-PROBLEM = (REPOSITORY / "medcalib/ops/csrc/problem.h").read_text(encoding="utf-8")
+SOURCES = REPOSITORY / "medcalib/ops/csrc"
+PROBLEM = (SOURCES / "problem.h").read_text(encoding="utf-8")
 LIBRARY = f"_medcalib_native{_native._SUFFIX}"
 NO_COMPILER = {"CC": shutil.which("false") or "false", "CXX": shutil.which("false") or "false"}
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler (c++) at hand")
@@ -116,15 +117,16 @@ def test_this_installation_has_the_library() -> None:
     assert _native.LIB is not None, f"{_native.WHY}; MEDCALIB_NATIVE=1 pip install -e . shows the error"
 
 
-def test_the_structure_is_that_of_the_header() -> None:
+@pytest.mark.parametrize(("structure", "header"), [(_native.Problem, "problem.h"), (_native.ScoreProblem, "score.h")])
+def test_the_structure_is_that_of_the_header(structure: type[ctypes.Structure], header: str) -> None:
     types = {"double": ctypes.c_double, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64}
-    body = re.sub(r"//.*", "", PROBLEM.split("typedef struct {")[1].split("}")[0])
+    body = re.sub(r"//.*", "", (SOURCES / header).read_text("utf-8").split("typedef struct {")[1].split("}")[0])
     expected = []
     for kind, names in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
         for name, length in re.findall(r"(\*?\w+)(?:\[(\d+)\])?", names):
             single = ctypes.c_void_p if name.startswith("*") else types[kind]
             expected.append((name.lstrip("*"), single * int(length) if length else single))
-    assert list(_native.Problem._fields_) == expected
+    assert list(structure._fields_) == expected
     assert f"#define MEDCALIB_ABI {_native.ABI}\n" in PROBLEM
 
 
@@ -143,8 +145,9 @@ def test_a_broken_library_has_a_reason(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(_native.LIB is None, reason="the native library is not built")
 def test_a_library_of_another_version_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = _native.ABI
     monkeypatch.setattr(_native, "ABI", 99)
     assert _native.LIB is not None
     lib, why = _native._load([str(Path(_native.LIB._name).parent)])
     assert lib is None
-    assert "ABI 1 instead of 99" in why
+    assert f"ABI {built} instead of 99" in why

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#define MEDCALIB_ABI 1
+#define MEDCALIB_ABI 2
 
 enum { MC_F32 = 0, MC_BF16 = 1, MC_F16 = 2 };                  // logits_type
 enum { MC_U8 = 0, MC_I16 = 1, MC_I32 = 2, MC_I64 = 3 };        // labels_type
