@@ -67,8 +67,8 @@ class Scorer:
     stay 0), not those of composites, which takes half the time. Ties for the largest probability go to the lowest
     class.
 
-    Runs in the native library where it was built (not with a posterior, nor beyond 255 classes; at most 48 MiB of
-    memory beyond the tables, at most 16 MiB up to 20 classes on few threads), else in numpy (MEDCALIB_BACKEND=reference
+    Runs in the native library where it was built (not with a posterior, nor beyond 255 classes; memory beyond the
+    tables: at most 64 MiB, 14 MiB for 4 classes in 5 regions on two threads), else in numpy (MEDCALIB_BACKEND=reference
     forces it). Counts, limbs of conf and square, and confusion of probabilities are the same in both; nll, and all
     that comes from logits, agree to rounding in float64. Not for several threads at a time. Raises ValueError for
     unusable options.
