@@ -146,7 +146,7 @@ MC_EXPORT int medcalib_score(const ScoreProblem *p) {
     ws.used = 1;
     ws.filled = -1;
 #ifdef _OPENMP
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
 #endif
     for (int64_t i = 0; i < blocks; i++)
       k->block(plan, ws, i * BLOCK, (i + 1) * BLOCK < p->voxels ? (i + 1) * BLOCK : p->voxels);
