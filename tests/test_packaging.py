@@ -17,7 +17,8 @@ from helpers import REPOSITORY
 
 from medcalib.ops import _native
 
-PROBLEM = (REPOSITORY / "medcalib/ops/csrc/problem.h").read_text(encoding="utf-8")
+SOURCES = REPOSITORY / "medcalib/ops/csrc"
+PROBLEM = (SOURCES / "problem.h").read_text(encoding="utf-8")
 LIBRARY = f"_medcalib_native{_native._SUFFIX}"
 NO_COMPILER = {"CC": shutil.which("false") or "false", "CXX": shutil.which("false") or "false"}
 COMPILER = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("false") or "false"
@@ -120,15 +121,16 @@ def test_this_installation_has_the_library() -> None:
     assert _native.LIB is not None, f"{_native.WHY}; MEDCALIB_NATIVE=1 pip install -e . shows the error"
 
 
-def test_the_structure_is_that_of_the_header() -> None:
+@pytest.mark.parametrize(("structure", "header"), [(_native.Problem, "problem.h"), (_native.ScoreProblem, "score.h")])
+def test_the_structure_is_that_of_the_header(structure: type[ctypes.Structure], header: str) -> None:
     types = {"double": ctypes.c_double, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64}
-    body = re.sub(r"//.*", "", PROBLEM.split("typedef struct {")[1].split("}")[0])
+    body = re.sub(r"//.*", "", (SOURCES / header).read_text("utf-8").split("typedef struct {")[1].split("}")[0])
     expected = []
     for kind, names in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
         for name, length in re.findall(r"(\*?\w+)(?:\[(\d+)\])?", names):
             single = ctypes.c_void_p if name.startswith("*") else types[kind]
             expected.append((name.lstrip("*"), single * int(length) if length else single))
-    assert list(_native.Problem._fields_) == expected
+    assert list(structure._fields_) == expected
     assert f"#define MEDCALIB_ABI {_native.ABI}\n" in PROBLEM
 
 

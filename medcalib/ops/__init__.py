@@ -2,10 +2,11 @@
 
 from medcalib.ops.image_weights import image_weighted_proportions
 from medcalib.ops.neighborhood import heterogeneous, neighborhood_proportions, window_mean
-from medcalib.ops.scoring import ScoreTables, score_voxels
+from medcalib.ops.scoring import Scorer, ScoreTables, score_voxels
 
 __all__ = [
     "ScoreTables",
+    "Scorer",
     "heterogeneous",
     "image_weighted_proportions",
     "neighborhood_proportions",

@@ -65,6 +65,20 @@ class Problem(ctypes.Structure):
     )
 
 
+class ScoreProblem(ctypes.Structure):
+    """What one call of the scorer adds to its tables: csrc/score.h, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("values", "labels", "holds", "members")),
+        *((name, ctypes.c_void_p) for name in ("n", "correct", "conf_hi", "conf_lo")),
+        *((name, ctypes.c_void_p) for name in ("square", "confusion", "sums", "zero", "scratch")),
+        *((name, ctypes.c_int64) for name in ("voxels", "value_stride", "holds_stride")),
+        *((name, ctypes.c_int32) for name in ("channels", "classes", "regions", "composites")),
+        *((name, ctypes.c_int32) for name in ("values_type", "labels_type", "logits", "grouped", "classwise")),
+        ("threads", ctypes.c_int32),
+    )
+
+
 def _load(folders: list[str]) -> tuple[ctypes.CDLL | None, str]:
     """The library from the first of the folders that has it, or None and why; "" with a library."""
     found = [path for folder in folders if (path := Path(folder, f"_medcalib_native{_SUFFIX}")).is_file()]
@@ -80,6 +94,9 @@ def _load(folders: list[str]) -> tuple[ctypes.CDLL | None, str]:
     lib.medcalib_isa.restype = lib.medcalib_isas.restype = ctypes.c_char_p
     for run in (lib.medcalib_forward, lib.medcalib_backward, lib.medcalib_shares):
         run.argtypes, run.restype = (ctypes.POINTER(Problem),), ctypes.c_int
+    lib.medcalib_score.argtypes, lib.medcalib_score.restype = (ctypes.POINTER(ScoreProblem),), ctypes.c_int
+    lib.medcalib_score_bytes.argtypes = (ctypes.POINTER(ScoreProblem),)
+    lib.medcalib_score_bytes.restype = ctypes.c_int64
     return lib, ""
 
 

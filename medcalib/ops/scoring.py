@@ -5,128 +5,73 @@ multiple on its own (so that both edge rules, (a, b] and [a, b), are exact), and
 split at powers of two (sharp networks live there), the first at `THRESHOLD` too. Sums of confidences are kept as
 two int64 limbs of a fixed point with 48 binary places, so that adding tables in any order gives the same bits;
 float32 accumulation, the usual way, prints an ECE up to 25 times too small on whole volumes.
+
+Limbs do not overflow below 2^39 voxels (conf, square) and below 2^39 nats of summed nll, which 2^32 voxels do not
+reach even if all have probability 0 at their true class.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-GRID = 300  # common multiple of 10, 12, 15, 20, 25, 30, 50, 60, 75, 100 bins
-THRESHOLD = float(np.float32(1e-3))  # of the thresholded scores (TCECE, TACE): only p > THRESHOLD counts
-_TAIL = 16  # cells into which the last interval is split, and the first but for the threshold
-_HEAD = _TAIL + 1
-_FIRST_EXPONENT = 9  # 2^-9 < 1/300 < 2^-8
-NUM_CELLS = 1 + _HEAD + (2 * GRID - 3) + _TAIL + 1
-FIRST_ABOVE_THRESHOLD = _HEAD - 1  # the lowest cell of p > THRESHOLD, which lies in [2^-10, 2^-9)
-_SLAB = 1 << 18  # voxels at a time: the working memory stays in the cache, whatever the volume
-_PLACES, _LIMB = 48, 24
-_NLL_FLOOR = float(np.finfo(np.float32).tiny)  # a probability of 0 costs 87.3 nats and is counted apart
+from medcalib.ops import _score_reference, backend
+from medcalib.ops._score_cells import (
+    FIRST_ABOVE_THRESHOLD,
+    GRID,
+    NUM_CELLS,
+    THRESHOLD,
+    bin_of_cell,
+    cell_index,
+    from_limbs,
+    limbs,
+)
+from medcalib.ops._score_native import LABELS, VALUES, NativeScorer, can
+from medcalib.ops._score_tables import SUM_NAMES, ScoreSpec, ScoreTables
 
-
-@dataclass(frozen=True)
-class ScoreTables:
-    """Integer tables of R regions: K channels are the top label, then C classes, then composites.
-
-    `n`, `correct`, `conf_hi`, `conf_lo` (R, K, NUM_CELLS); `truth_hi`, `truth_lo` the same for a known
-    posterior in place of the labels; `square` (R, K, 2) limbs of the summed p^2 of each channel; `confusion`
-    (R, C, C) reference x prediction; `sums` (R, len(SUM_NAMES), 2) limbs; `zero_probability` (R,) voxels whose true
-    class has probability 0. All int64.
-    """
-
-    n: Tensor
-    correct: Tensor
-    conf_hi: Tensor
-    conf_lo: Tensor
-    square: Tensor
-    confusion: Tensor
-    sums: Tensor
-    zero_probability: Tensor
-    truth_hi: Tensor | None = None
-    truth_lo: Tensor | None = None
-
-
-SUM_NAMES = ("brier", "nll", "posterior_l1")
-
-
-def cell_index(p: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Fine cell of each probability in [0, 1], increasing in p. Exact for float32 (24 + 9 bits fit float64)."""
-    scaled = p.astype(np.float64) * GRID
-    floor = np.floor(scaled)
-    cell: NDArray[np.int64] = (2 * floor + (scaled != floor)).astype(np.int64) + (_HEAD - 1)
-    first, last = cell == _HEAD, cell == 2 * GRID - 1 + _HEAD - 1
-    cell[first] = _TAIL - _halvings(p[first]) + (p[first] > THRESHOLD)
-    cell[last] = 2 * GRID - 2 + _HEAD + _halvings(1 - p[last])
-    cell[p == 0] = 0
-    cell[p == 1] = NUM_CELLS - 1
-    return cell
-
-
-def _halvings(small: NDArray[np.floating]) -> NDArray[np.integer]:
-    """The s of which a number in (0, 1/300) lies in [2^-(9+s), 2^-(8+s)), at most _TAIL - 1."""
-    step: NDArray[np.integer] = np.clip(1 - np.frexp(small)[1] - _FIRST_EXPONENT, 0, _TAIL - 1)
-    return step
-
-
-def bin_of_cell(bins: int, edges: str) -> NDArray[np.int64]:
-    """For each fine cell the equal-width bin it belongs to. `edges`: "right" is (a, b], "left" is [a, b).
-
-    0 lies in the first bin and 1 in the last under both rules. `bins` must divide 300.
-    """
-    if bins < 1 or GRID % bins:
-        allowed = [n for n in range(1, GRID + 1) if GRID % n == 0]
-        raise ValueError(f"bins must be one of {allowed}, got {bins}")
-    if edges not in ("right", "left"):
-        raise ValueError(f"edges must be 'right' or 'left', got {edges!r}")
-    uniform = np.arange(2 * GRID + 1)  # even: on the edge k/300; odd: between edges
-    k, between = uniform // 2, uniform % 2 == 1
-    width = GRID // bins
-    on_edge = np.maximum(-(-k // width) - 1, 0) if edges == "right" else np.minimum(k // width, bins - 1)
-    of_uniform = np.where(between, k // width, on_edge)
-    inner = of_uniform[2 : 2 * GRID - 1]
-    head, tail = np.full(_HEAD, of_uniform[1]), np.full(_TAIL, of_uniform[2 * GRID - 1])
-    return np.concatenate([of_uniform[:1], head, inner, tail, of_uniform[-1:]])
-
-
-def score_voxels(
-    probs: Tensor,
-    labels: Tensor,
-    regions: Tensor,
-    *,
-    composites: Sequence[Sequence[int]] = (),
-    posterior: Tensor | None = None,
-    from_logits: bool = False,
-    groups: Sequence[Sequence[int]] | None = None,
-) -> ScoreTables:
-    """Score voxels in slabs of bounded memory.
-
-    probs (C, N) in [0, 1] (or logits, then a float64 softmax is taken), labels (N,) in 0..C-1, regions (R, N)
-    bool: a voxel counts in each region that holds it, voxels in no region are left out. A composite is a list
-    of classes whose probabilities are added, such as the whole tumor. posterior (C, N): the known pi. Ties for
-    the largest probability go to the lowest class. groups: see `Scorer`.
-    """
-    scorer = Scorer(
-        probs.shape[0],
-        regions.shape[0],
-        composites=composites,
-        groups=groups,
-        from_logits=from_logits,
-        has_posterior=posterior is not None,
-    )
-    scorer.add(probs, labels, regions, posterior)
-    return scorer.tables()
+__all__ = [
+    "FIRST_ABOVE_THRESHOLD",
+    "GRID",
+    "NUM_CELLS",
+    "SUM_NAMES",
+    "THRESHOLD",
+    "ScoreTables",
+    "Scorer",
+    "bin_of_cell",
+    "cell_index",
+    "from_limbs",
+    "limbs",
+    "score_voxels",
+]
+_SLAB = 1 << 18  # voxels at a time in plain numpy: the working memory stays in the cache, whatever the volume
+_COPIED = 1 << 20  # values at a time of what has to be copied first: 8 MiB at most
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Scorer:
-    """Score tables of voxels that come in any number of slabs, in any order: the same bits as all at once.
+    """Counts voxels that come in any number of slabs, in any order: the tables are the same to the last bit.
 
-    `groups`: channels are independent binary ones, channel k is a hit where the label is in groups[k]; then there
-    is no top label (its table stays 0), and confusion and sums stay 0. `classwise=False` fills the top label only.
+        scorer = Scorer(4, 2)
+        for probs, labels, regions in slabs:
+            scorer.add(probs, labels, regions)
+        tables = scorer.tables()
+
+    `num_classes` C: labels lie in 0..C-1. `num_regions` R: a voxel counts in each region that holds it. `composites`:
+    lists of classes whose probabilities are added (in float64, in increasing order, at most 1), such as the whole
+    tumor. `groups`: the channels are independent binary ones, such as those of a sigmoid region model; channel k is
+    a hit where the label is in groups[k], and there is no top label: its table, confusion, brier, nll and
+    zero_probability stay 0. `from_logits`: take the softmax (with `groups` the sigmoid) in float64 first.
+    `has_posterior`: each `add` brings the known pi. `classwise=False` leaves out the tables of the C classes (they
+    stay 0), not those of composites, which takes half the time. Ties for the largest probability go to the lowest
+    class.
+
+    Runs in the native library where it was built (not with a posterior, nor beyond 255 classes; memory beyond the
+    tables: at most 64 MiB, 14 MiB for 4 classes in 5 regions on two threads), else in numpy (MEDCALIB_BACKEND=reference
+    forces it). Counts, limbs of conf and square, and confusion of probabilities are the same in both; nll, and all
+    that comes from logits, agree to rounding in float64. Not for several threads at a time. Raises ValueError for
+    unusable options.
     """
 
     def __init__(
@@ -140,153 +85,101 @@ class Scorer:
         has_posterior: bool = False,
         classwise: bool = True,
     ) -> None:
-        kept = None if groups is None else tuple(map(tuple, groups))
-        classes = num_classes if kept is None else len(kept)
-        self._logits = from_logits
-        self._work = _Accumulator(classes, num_regions, tuple(map(tuple, composites)), has_posterior, kept, classwise)
+        members = None if groups is None else tuple(tuple(group) for group in groups)
+        added = tuple(tuple(sorted(group)) for group in composites)
+        self._spec = ScoreSpec(num_classes, num_regions, added, members, from_logits, has_posterior, classwise)
+        self._arrays = self._spec.zeros()
+        native = can(self._spec) and backend.active("cpu") == "native"
+        self._native = NativeScorer(self._spec, self._arrays) if native else None
+        self._refused = False
 
     def add(self, probs: Tensor, labels: Tensor, regions: Tensor, posterior: Tensor | None = None) -> None:
-        """Count voxels: probs (C, n), labels (n,), regions (R, n) bool, posterior (C, n)."""
-        for start in range(0, probs.shape[1], _SLAB):
-            part = slice(start, start + _SLAB)
-            kept = regions[:, part].any(0).numpy()
-            if not kept.any():
+        """Count a slab: probs (C or len(groups), n) in [0, 1] or logits, labels (n,), regions (R, n) bool.
+
+        Voxels in no region are left out, whatever they hold. Half precision is read as float32; what does not lie
+        side by side in memory, or not on the CPU, is copied piece by piece. Raises ValueError for shapes and types, and
+        at voxels that count for labels outside 0..C-1 and for probabilities that are NaN or outside [0, 1] (logits:
+        that are NaN, or infinite where a softmax needs a number); the scorer is of no use afterwards.
+        """
+        self._check(probs, labels, regions, posterior)
+        try:
+            self._add(probs.detach(), labels, regions, posterior)
+        except ValueError:
+            self._refused = True
+            raise
+
+    def tables(self) -> ScoreTables:
+        """The counts so far. RuntimeError after refused voxels, of which a part has been counted."""
+        if self._refused:
+            raise RuntimeError("this scorer has met voxels that it refused, so its counts are not whole: use a new one")
+        return ScoreTables.of(self._arrays)
+
+    def _add(self, probs: Tensor, labels: Tensor, regions: Tensor, posterior: Tensor | None) -> None:
+        voxels, native = labels.shape[0], self._native is not None
+        step = max(voxels, 1) if native and _in_place(probs, labels, regions) else max(_COPIED // len(probs), 1)
+        for start in range(0, voxels, step if native else _SLAB):
+            part = slice(start, start + (step if native else _SLAB))
+            values, codes, holds = probs[:, part].cpu(), labels[part].cpu(), regions[:, part].cpu()
+            values = values.float() if values.dtype in _HALF else values
+            if self._native is not None:
+                holds = holds if holds.stride(1) == 1 else holds.contiguous()
+                values = values if values.stride(1) == 1 else values.contiguous()
+                self._native.add(values, codes.contiguous(), holds)
                 continue
-            slab = probs[:, part].numpy()[:, kept]
-            slab = _softmax(slab) if self._logits else slab
-            known = None if posterior is None else posterior[:, part].numpy()[:, kept]
-            self._work.add(slab, labels[part].numpy()[kept], regions[:, part].numpy()[:, kept], known)
+            known = None if posterior is None else posterior[:, part].cpu().numpy()
+            _score_reference.add(self._spec, self._arrays, values.numpy(), codes.numpy(), holds.numpy(), known)
 
-    def tables(self) -> ScoreTables:
-        """The tables of everything that was added so far."""
-        return self._work.tables()
-
-
-def limbs(values: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Nonnegative values below 2^14 as (high, low) limbs of a fixed point with 48 binary places."""
-    scaled = np.rint(values.astype(np.float64) * 2.0**_PLACES).astype(np.int64)
-    return scaled >> _LIMB, scaled & ((1 << _LIMB) - 1)
-
-
-def from_limbs(high: Tensor, low: Tensor) -> Tensor:
-    """The float64 value of summed limbs."""
-    return high.double() * 2.0 ** (_LIMB - _PLACES) + low.double() * 2.0**-_PLACES
-
-
-def _softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(0)
-    weights = np.exp(shifted)
-    probs: NDArray[np.float64] = weights / weights.sum(0)
-    return probs
+    def _check(self, probs: Tensor, labels: Tensor, regions: Tensor, posterior: Tensor | None) -> None:
+        spec = self._spec
+        expected = (spec.channels, labels.numel())
+        if labels.ndim != 1 or probs.shape != expected or regions.shape != (spec.num_regions, labels.numel()):
+            raise ValueError(
+                f"expected probs ({spec.channels}, n), labels (n,) and regions ({spec.num_regions}, n), got "
+                f"{tuple(probs.shape)}, {tuple(labels.shape)} and {tuple(regions.shape)}"
+            )
+        if (posterior is not None) != spec.has_posterior or (posterior is not None and posterior.shape != expected):
+            found = None if posterior is None else tuple(posterior.shape)
+            wanted = expected if spec.has_posterior else None
+            raise ValueError(f"expected a posterior {wanted} (has_posterior={spec.has_posterior}), got {found}")
+        if probs.dtype not in (*VALUES, *_HALF):
+            raise ValueError(f"probs must be float16, bfloat16, float32 or float64, got {probs.dtype}")
+        if labels.dtype not in LABELS:
+            raise ValueError(f"labels must be uint8, int16, int32 or int64, got {labels.dtype}")
+        if regions.dtype != torch.bool:
+            raise ValueError(f"regions must be bool, got {regions.dtype}")
 
 
-@dataclass
-class _Accumulator:
-    """Tables by atom: the 2^R combinations of region membership, of which regions are unions."""
-
-    classes: int
-    regions: int
-    composites: tuple[tuple[int, ...], ...]
-    has_posterior: bool
-    groups: tuple[tuple[int, ...], ...] | None = None
-    classwise: bool = True
-    arrays: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        atoms, channels = 2**self.regions, 1 + self.classes + len(self.composites)
-        names = [
-            "n",
-            "correct",
-            "conf_hi",
-            "conf_lo",
-            *(("truth_hi", "truth_lo") if self.has_posterior else ()),
-        ]
-        self.arrays = {name: np.zeros((atoms, channels, NUM_CELLS), np.int64) for name in names}
-        self.arrays["square"] = np.zeros((atoms, channels, 2), np.int64)
-        self.arrays["confusion"] = np.zeros((atoms, self.classes, self.classes), np.int64)
-        self.arrays["sums"] = np.zeros((atoms, len(SUM_NAMES), 2), np.int64)
-        self.arrays["zero_probability"] = np.zeros(atoms, np.int64)
-
-    def add(
-        self,
-        probs: NDArray[np.floating],
-        labels: NDArray[np.integer],
-        regions: NDArray[np.bool_],
-        posterior: NDArray[np.floating] | None,
-    ) -> None:
-        atom = (regions * (1 << np.arange(self.regions))[:, None]).sum(0)
-        if self.groups is not None:
-            for k, group in enumerate(self.groups):
-                known = None if posterior is None else posterior[k]
-                self._table(1 + k, atom, probs[k], np.isin(labels, group), known)
-            return
-        predicted = probs.argmax(0)
-        top = np.take_along_axis(probs, predicted[None], 0)[0]
-        truth = None if posterior is None else np.take_along_axis(posterior, predicted[None], 0)[0]
-        self._table(0, atom, top, predicted == labels, truth)
-        for k in range(self.classes if self.classwise else 0):
-            self._table(1 + k, atom, probs[k], labels == k, None if posterior is None else posterior[k])
-        for i, members in enumerate(self.composites if self.classwise else ()):
-            chosen = list(members)
-            added = np.minimum(probs[chosen].sum(0, dtype=np.float64), 1.0)
-            known = None if posterior is None else np.minimum(posterior[chosen].sum(0, dtype=np.float64), 1.0)
-            self._table(1 + self.classes + i, atom, added, np.isin(labels, chosen), known)
-        pair = (atom * self.classes + labels.astype(np.int64)) * self.classes + predicted
-        self.arrays["confusion"] += _counts(pair, self.arrays["confusion"].shape)
-        self._sums(atom, probs, labels, posterior)
-
-    def _table(
-        self,
-        channel: int,
-        atom: NDArray[np.int64],
-        p: NDArray[np.floating],
-        hit: NDArray[np.bool_],
-        truth: NDArray[np.floating] | None,
-    ) -> None:
-        key = atom * NUM_CELLS + cell_index(p)
-        high, low = limbs(p)
-        entries: dict[str, NDArray[np.int64] | NDArray[np.bool_] | None]
-        entries = {"n": None, "correct": hit, "conf_hi": high, "conf_lo": low}
-        if truth is not None:
-            entries["truth_hi"], entries["truth_lo"] = limbs(truth)
-        for name, weights in entries.items():
-            table = self.arrays[name]
-            table[:, channel] += _counts(key, (table.shape[0], NUM_CELLS), weights)
-        for j, part in enumerate(limbs(np.square(p.astype(np.float64)))):
-            self.arrays["square"][:, channel, j] += _counts(atom, (self.arrays["square"].shape[0],), part)
-
-    def _sums(
-        self,
-        atom: NDArray[np.int64],
-        probs: NDArray[np.floating],
-        labels: NDArray[np.integer],
-        posterior: NDArray[np.floating] | None,
-    ) -> None:
-        p = probs.astype(np.float64)
-        true = np.take_along_axis(p, labels[None].astype(np.int64), 0)[0]
-        brier = np.square(p).sum(0) - 2 * true + 1
-        values = [np.maximum(brier, 0.0), -np.log(np.maximum(true, _NLL_FLOOR))]
-        if posterior is not None:
-            values.append(np.abs(p - posterior).mean(0))
-        atoms = self.arrays["sums"].shape[0]
-        for i, value in enumerate(values):
-            for j, part in enumerate(limbs(value)):
-                self.arrays["sums"][:, i, j] += _counts(atom, (atoms,), part)
-        self.arrays["zero_probability"] += _counts(atom, (atoms,), true == 0)
-
-    def tables(self) -> ScoreTables:
-        atoms = np.arange(2**self.regions)
-        member = ((atoms[None] >> np.arange(self.regions)[:, None]) & 1).astype(np.int64)
-        summed = {name: torch.from_numpy(np.tensordot(member, table, axes=1)) for name, table in self.arrays.items()}
-        return ScoreTables(**summed)
+def _in_place(probs: Tensor, labels: Tensor, regions: Tensor) -> bool:
+    """Whether the native library can read them where they are."""
+    tensors = (probs, labels, regions)
+    plain = all(t.device.type == "cpu" and (t.stride(-1) == 1 or t.shape[-1] < 2) for t in tensors)
+    return plain and probs.dtype in VALUES
 
 
-def _counts(
-    key: NDArray[np.int64],
-    shape: tuple[int, ...],
-    weights: NDArray[np.int64] | NDArray[np.bool_] | None = None,
-) -> NDArray[np.int64]:
-    """Integer histogram. `bincount` adds weights in float64: exact, since a slab's sums stay below 2^53."""
-    size = int(np.prod(shape))
-    found = np.bincount(key, weights, minlength=size)
-    return found.astype(np.int64).reshape(shape)
+def score_voxels(
+    probs: Tensor,
+    labels: Tensor,
+    regions: Tensor,
+    *,
+    composites: Sequence[Sequence[int]] = (),
+    groups: Sequence[Sequence[int]] | None = None,
+    posterior: Tensor | None = None,
+    from_logits: bool = False,
+) -> ScoreTables:
+    """Score voxels in one go with bounded memory: one `Scorer`, which see.
+
+    probs (C, N) in [0, 1] (or logits, then a float64 softmax is taken), labels (N,) in 0..C-1, regions (R, N)
+    bool. posterior (C, N): the known pi. With `groups` probs is (len(groups), N) and labels go up to the largest one
+    that a group names.
+    """
+    classes = probs.shape[0] if groups is None else 1 + max((k for members in groups for k in members), default=0)
+    scorer = Scorer(
+        classes,
+        regions.shape[0],
+        composites=composites,
+        groups=groups,
+        from_logits=from_logits,
+        has_posterior=posterior is not None,
+    )
+    scorer.add(probs, labels, regions, posterior)
+    return scorer.tables()

@@ -8,21 +8,14 @@
 #include <omp.h>
 #endif
 
+#include "export.h"
 #include "kernel.h"
-
-#if defined(_WIN32)
-#define MC_EXPORT extern "C" __declspec(dllexport)
-#else
-#define MC_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
 
 extern const Kernel medcalib_kernel_baseline;
 #if defined(__x86_64__)
 extern const Kernel medcalib_kernel_avx2;
 extern const Kernel medcalib_kernel_avx512;
 #endif
-
-enum { MC_OK = 0, MC_BAD_LABEL = 1, MC_NO_MEMORY = 2, MC_UNSUPPORTED = 3 };
 
 static bool runs(const char *name) {
 #if defined(__x86_64__)

@@ -1,0 +1,3 @@
+#define MC_ISA avx512
+#define MC_WIDTH 16
+#include "score.hpp"

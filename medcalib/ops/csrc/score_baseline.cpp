@@ -1,0 +1,3 @@
+#define MC_ISA baseline
+#define MC_WIDTH 4
+#include "score.hpp"
