@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench lint format schema clean
+.PHONY: demo test test-slow bench bench-scoring lint format schema clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -19,6 +19,9 @@ test-slow: $(READY)
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv
 	$(BIN)/python tests/benchmarks/loss_memory.py
+
+bench-scoring: $(READY)
+	$(BIN)/python tests/benchmarks/scoring.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from medcalib.cli_support import (
     echo_json,
     optional_config,
 )
-from medcalib.errors import Exit
+from medcalib.errors import ConfigError, Exit
 
 
 def score(
@@ -34,6 +34,19 @@ def score(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Score anew what an earlier run has finished.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="End at the first refused case.")] = False,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Also reproduce a published evaluation. Repeatable.")
+    ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="Also score a region of yours: <case>.nii.gz in FOLDER. Repeatable."),
+    ] = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Values are logits where nothing says what they are.")
+    ] = False,
+    assume_orientation: Annotated[
+        bool, typer.Option("--assume-orientation", help="Take an array's axes for the documented ones without proof.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Score predictions against reference labels: Dice, HD95 and exact calibration errors.
@@ -46,12 +59,35 @@ def score(
 
     part = None if shard is None else Shard.parse(shard)
     loaded = optional_config(config, set_, None)
-    scores = evaluate(predictions, labels, out, config=loaded, workers=workers, shard=part, fresh=fresh, strict=strict)
+    scores = evaluate(
+        predictions,
+        labels,
+        out,
+        config=loaded,
+        workers=workers,
+        shard=part,
+        fresh=fresh,
+        strict=strict,
+        protocols=protocol or (),
+        masks=_masks(mask or []),
+        assume_logits=logits,
+        assume_orientation=assume_orientation,
+    )
     if part is None:
         return _tell(scores, as_json)
     done = f"shard {part}: scored {scores['n_scored']} of {scores['n_expected']} cases: {out / part.file}"
     echo_index(scores, f"{done}\nwhen all shards are done: medcalib merge SCORES... --out SCORES", as_json)
     return _code(scores)
+
+
+def _masks(options: list[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for option in options:
+        name, equals, folder = option.partition("=")
+        if not equals or not folder or name in found:
+            raise ConfigError(f"--mask {option}: expected NAME=FOLDER, each name once")
+        found[name] = Path(folder)
+    return found
 
 
 def merge(

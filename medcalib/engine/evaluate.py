@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import medcalib
 from medcalib.config import RunConfig
+from medcalib.config.messages import suggestion
 from medcalib.config.references import paired
 from medcalib.config.schema import DataConfig, ScoreConfig
 from medcalib.data.predictions import INDEX, without_folders
@@ -21,8 +22,11 @@ from medcalib.engine.parts import SCORES, Part, Refusal, write_part
 from medcalib.engine.pool import unordered
 from medcalib.engine.score_job import Job, Outcome, Settings, refusal_of, score_pair
 from medcalib.engine.shards import Shard, shard_files
-from medcalib.errors import DataRefusedError, Problem, RefusedError
-from medcalib.files import read_json, remove_abandoned
+from medcalib.errors import ConfigError, DataError, DataRefusedError, Problem, RefusedError
+from medcalib.files import CASE_ID, read_json, remove_abandoned
+from medcalib.metrics.numbers import CASE_KEYS
+from medcalib.metrics.protocols import PROTOCOLS
+from medcalib.metrics.regions import REGIONS
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,10 @@ def evaluate(
     shard: Shard | None = None,
     fresh: bool = False,
     strict: bool = False,
+    protocols: Sequence[str] = (),
+    masks: Mapping[str, Path] | None = None,
+    assume_logits: bool = False,
+    assume_orientation: bool = False,
 ) -> dict[str, Any]:
     """Score every prediction into `out/<case>.npz` and `out/scores.json`; returns the content of the latter.
 
@@ -51,21 +59,26 @@ def evaluate(
     fresh: score everything anew. Otherwise a case is skipped when the SHA-256 of its files and settings are those in
     its `.npz`; how many were skipped is logged.
     strict: the first refused case ends the run.
+    protocols: published evaluations to reproduce; take the place of the config's, where there are any.
+    masks: regions of yours by name, folders of `<case>.nii.gz` on the label's grid, inside where not 0.
+    assume_logits, assume_orientation: see `read_pair`; used only where the prediction does not say.
 
     Raises `DataRefusedError` when there is nothing to score, `RefusedError` when strict, `OSError` when `out` cannot
     be written.
     """
     data = None if config is None else config.data
     label_map, composites = (None, {}) if data is None else (data.label_map, data.composite_indices)
-    score = ScoreConfig() if config is None else config.score
-    plan = _plan(predictions, labels, data, Settings(out, score, label_map, composites, fresh), shard)
+    score = _with_protocols(ScoreConfig() if config is None else config.score, protocols)
+    named = _checked_masks(masks or {})
+    settings = Settings(out, score, label_map, composites, fresh, named, assume_logits, assume_orientation)
+    plan = _plan(predictions, labels, data, settings, shard)
     _prepare(out, shard)
     refused = []
     reused = 0
     for outcome in _outcomes(plan, workers):
         reused += outcome.reused
         if outcome.refusal is not None:
-            message = without_folders(outcome.refusal["message"], predictions, labels)
+            message = without_folders(outcome.refusal["message"], predictions, labels, *named.values())
             refused.append({**outcome.refusal, "message": message})
             if strict:
                 raise RefusedError(f"{outcome.case}: {message} [{outcome.refusal['reason']}]")
@@ -74,6 +87,24 @@ def evaluate(
     lost = {entry["case"] for entry in refused}
     scored = tuple(job.pair.case.id for job in plan.jobs if job.pair.case.id not in lost)
     return write_part(Part(out, plan.source, score, scored, tuple(refused), plan.expected, shard))
+
+
+def _with_protocols(score: ScoreConfig, protocols: Sequence[str]) -> ScoreConfig:
+    for name in protocols:
+        if name not in PROTOCOLS:
+            raise ConfigError(f"unknown protocol {name!r}; {suggestion(name, list(PROTOCOLS))}")
+    return score.model_copy(update={"protocols": tuple(dict.fromkeys(protocols))}) if protocols else score
+
+
+def _checked_masks(masks: Mapping[str, Path]) -> Mapping[str, Path]:
+    for name, folder in masks.items():
+        if name in (*REGIONS, *CASE_KEYS) or not CASE_ID.match(name):
+            raise ConfigError(
+                f"a mask cannot be called {name!r}; use letters, digits, '_' and '-', and no name that scores.json uses"
+            )
+        if not folder.is_dir():
+            raise DataError("missing_folder", f"{folder} is no folder of masks")
+    return dict(sorted(masks.items()))  # in whatever order they are given, the bytes are the same
 
 
 @dataclass(frozen=True)
@@ -89,7 +120,9 @@ class _Plan:
 def _plan(predictions: Path, labels: Path, data: DataConfig | None, settings: Settings, shard: Shard | None) -> _Plan:
     pairs, unpaired, expected_from = paired(predictions, labels, data)
     if not pairs and not unpaired:
-        raise DataRefusedError([Problem(str(predictions), "no_prediction", "no <case>.nii.gz found")])
+        raise DataRefusedError(
+            [Problem(str(predictions), "no_prediction", "no prediction <case>.nii.gz, .npz or .npy found")]
+        )
     expected = sorted({*(pair.case.id for pair in pairs), *(entry["case"] for entry in unpaired)})
     mine = set(expected if shard is None else shard.of(expected))
     return _Plan(

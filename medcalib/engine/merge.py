@@ -73,10 +73,13 @@ def _contradictions(parts: Sequence[Part]) -> Iterator[Problem]:
         loaded = [CaseScores.load(path) for path in paths]
         if len({_content(path) for path in paths} if len(paths) > 1 else ()) > 1:
             yield Problem(case, "conflict", f"different content in {' and '.join(map(str, paths))}; {fix}")
-        found = (loaded[0].channels, loaded[0].num_classes, tuple(loaded[0].regions))
+        first = loaded[0]
+        found = (first.channels, first.num_classes, first.binary, dict(first.settings), tuple(first.regions))
         shape = shape or found
-        if loaded[0].case_id != case or found != shape:
-            yield Problem(str(paths[0]), "conflict", f"it holds another case, or other classes or regions; {fix}")
+        if first.case_id != case or found != shape:
+            yield Problem(
+                str(paths[0]), "conflict", f"it holds another case, or other classes, regions or settings; {fix}"
+            )
 
 
 def _files(parts: Sequence[Part]) -> Mapping[str, list[Path]]:

@@ -47,13 +47,19 @@ class Part:
 
 
 def write_part(part: Part) -> dict[str, Any]:
-    """Write its summary, `scores.json` for a whole run; returns the content. Cases and refusals go by id."""
+    """Write its summary, `scores.json` for a whole run; returns the content. Cases and refusals go by id.
+
+    Raises `DataError` when cases are too different for one table.
+    """
     refused = sorted(part.refused, key=lambda entry: entry["case"])
     head = {**{key: part.source[key] for key in SOURCE}, "score": part.score.model_dump(mode="json")}
     count = len(part.cases) + len(refused)
     if part.shard is None:
         scored = [CaseScores.load(part.folder / f"{case}.npz") for case in part.cases]
-        numbers = summarize(scored, bins=part.score.bins, edges=part.score.edges, expected=count, refused=refused)
+        try:
+            numbers = summarize(scored, bins=part.score.bins, edges=part.score.edges, expected=count, refused=refused)
+        except ValueError as error:
+            raise DataError("mixed_cases", f"{part.folder}: {error}") from error
     else:
         done = {"n_expected": count, "n_scored": len(part.cases), "refused": refused, "cases": sorted(part.cases)}
         numbers = {"shard": str(part.shard), **done, "expected": list(part.expected)}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -191,7 +192,7 @@ class CalibrationCounts:
         return float(expected_gap(_total(self, slice(channel, channel + 1), target, bins, False).row(0)))
 
     def _grouped(self, channels: slice, bins: int, edges: Edges, true: bool) -> Reliability:
-        return _total(self, channels, torch.from_numpy(bin_of_cell(bins, edges)), bins, true)
+        return _total(self, channels, _bin_targets(bins, edges), bins, true)
 
 
 def _total(counts: CalibrationCounts, channels: slice, target: Tensor, bins: int, true: bool) -> Reliability:
@@ -209,6 +210,12 @@ def _total(counts: CalibrationCounts, channels: slice, target: Tensor, bins: int
     else:
         accuracy = total(counts.correct).double()
     return Reliability(total(counts.n).double(), confidence, accuracy)
+
+
+@lru_cache(maxsize=64)
+def _bin_targets(bins: int, edges: str) -> Tensor:
+    """The bin of each cell, made once: a summary asks for it a hundred thousand times."""
+    return torch.from_numpy(bin_of_cell(bins, edges))
 
 
 def _gaps(curve: Reliability) -> Tensor:

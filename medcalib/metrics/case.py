@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medcalib.errors import DataError
 from medcalib.files import atomic
@@ -40,7 +41,8 @@ class CaseScores:
     """Everything that later scores, groupings and intervals need of one case.
 
     `channels` names classes, then composites. `labelled` says of each channel whether it was annotated in this
-    case (partial labels). Overlap and volumes are counted over all valid voxels. `hd95_mm` and `surface_dice` hold a
+    case (partial labels). Overlap, confusion (C, C; reference x prediction, 0 where channels are independent) and
+    volumes are counted over all valid voxels. `hd95_mm` and `surface_dice` hold a
     value per channel (NaN: undefined, empty: not computed). `binary`: the channels are independent (a region model);
     then channel 0, the background, is not predicted and holds no count, and there is no top label.
 
@@ -55,6 +57,7 @@ class CaseScores:
     num_classes: int
     spacing_mm: tuple[float, ...]
     overlap: OverlapCounts
+    confusion: Tensor
     volumes: VolumeCounts
     regions: Mapping[str, RegionScores]
     hd95_mm: tuple[float, ...] = ()
@@ -73,6 +76,7 @@ class CaseScores:
         meta |= {"format": FORMAT, "regions": list(self.regions)}
         arrays = {"meta": np.frombuffer(json.dumps(meta, allow_nan=False).encode(), np.uint8)}
         arrays["overlap"] = np.stack([self.overlap.tp, self.overlap.fp, self.overlap.fn])
+        arrays["confusion"] = self.confusion.numpy()
         arrays |= {name: np.array(getattr(self, name), np.float64) for name in _DISTANCES}
         arrays |= {f"volumes/{part.name}": getattr(self.volumes, part.name).numpy() for part in fields(VolumeCounts)}
         for name, region in self.regions.items():
@@ -102,11 +106,17 @@ class CaseScores:
         plain: dict[str, Any] = {n: tuple(meta[n]) if isinstance(meta[n], list) else meta[n] for n in _JSON}
         plain |= {name: tuple(arrays[name].tolist()) for name in _DISTANCES}
         regions = {name: _region_from(name, arrays) for name in meta["regions"]}
-        return cls(overlap=OverlapCounts(tp, fp, fn), volumes=VolumeCounts(**volumes), regions=regions, **plain)
+        return cls(
+            overlap=OverlapCounts(tp, fp, fn),
+            confusion=torch.from_numpy(arrays["confusion"]),
+            volumes=VolumeCounts(**volumes),
+            regions=regions,
+            **plain,
+        )
 
 
 _DISTANCES = ("hd95_mm", "surface_dice")
-_TABLES = ("overlap", "volumes", "regions")
+_TABLES = ("overlap", "confusion", "volumes", "regions")
 _JSON = tuple(part.name for part in fields(CaseScores) if part.name not in (*_DISTANCES, *_TABLES))
 
 

@@ -79,6 +79,7 @@ def score_case(
         num_classes=channels.num_classes,
         spacing_mm=tuple(spacing_mm),
         overlap=overlap,
+        confusion=counted.tables.confusion[0],
         volumes=VolumeCounts.of(counted.region(0), overlap),
         regions={name: _region_of(counted, places[name], labelled) for name in (*regions, *masks)},
         hd95_mm=tuple(first for first, _ in surface),
