@@ -222,7 +222,7 @@ def _unet_rows(name: str, shape: Shape, labels: Tensor, settings: Settings) -> l
     known, classes = contestants(), shape[1]
     losses = {loss: known[loss].ready(classes, settings.device) for loss in _IN_UNET}
     works = _unet_works(losses, torch.randn(shape[0], 1, *shape[2:], device=settings.device), labels, classes)
-    seconds = _times(works, min(settings.rounds, max(5, settings.rounds // 3)), settings.device)
+    seconds = _times(works, settings.rounds, settings.device)
     rows = [Row(name, loss, "unet_step", s, "s") for loss, s in seconds.items()]
     return rows + [Row(name, loss, "unet_ratio", s / seconds[BASELINE], f"x {BASELINE}") for loss, s in seconds.items()]
 
