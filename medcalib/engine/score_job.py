@@ -30,6 +30,7 @@ from medcalib.errors import DataError
 from medcalib.files import sha256
 from medcalib.metrics import CaseScores, score_case
 
+SLAB_VOXELS = 1 << 18  # at a time: 15 MB of 14 classes
 SUMMARY_ONLY = {"bins", "edges"}  # they change no count, so finished cases stay finished when they change
 
 
@@ -107,7 +108,7 @@ def _scores(job: Job, label_map: LabelMap, inputs: Mapping[str, str]) -> CaseSco
         groups = compared.groups
         named = settings.composites if groups is None else dict(zip(compared.channel_names, groups, strict=True))
         scores = score_case(
-            compared.slabs(),
+            compared.slabs(SLAB_VOXELS),
             torch.from_numpy(compared.label),
             case_id=case.id,
             patient_id=case.patient_id,

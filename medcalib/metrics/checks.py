@@ -62,7 +62,8 @@ def flat_voxels(
 def checked_labels(labels: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
     """Labels (*S) as a plain contiguous tensor on the CPU. Raises ValueError for values out of 0..num_classes-1."""
     labels = labels.detach().cpu().as_subclass(torch.Tensor).contiguous()
-    seen = labels if ignore_index is None else labels[labels != ignore_index]
+    # picking the valid ones out would take 24 bytes a voxel for their places
+    seen = labels if ignore_index is None else labels.where(labels != ignore_index, labels.new_zeros(()))
     _check_range(seen, num_classes)
     return labels
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import nan
 
+import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from medcalib.metrics.calibration import CalibrationCounts
@@ -19,7 +21,7 @@ from medcalib.metrics.regions import BOUNDARY_MM, REGIONS, near_surface
 from medcalib.metrics.slabs import Slabs, whole
 from medcalib.metrics.stream import Case, Counted, count
 from medcalib.metrics.sums import ScoreSums
-from medcalib.metrics.surface import TOLERANCE_MM, hd95_mm, surface_dice
+from medcalib.metrics.surface import TOLERANCE_MM, Box, box_around, hd95_mm, surface_dice
 from medcalib.metrics.volume import VolumeCounts
 
 
@@ -146,19 +148,33 @@ def _kept(counts: CalibrationCounts, labelled: Sequence[bool]) -> CalibrationCou
 def _surface_scores(
     counted: Counted, case: Case, labelled: Sequence[bool], spacing_mm: Sequence[float], tolerance_mm: float
 ) -> list[tuple[float, float]]:
-    """HD95 and surface Dice of every channel; NaN for the background, no structure, and for unlabelled ones."""
-    valid = True if case.ignore_index is None else case.labels != case.ignore_index
-    found = [(nan, nan)]
+    """HD95 and surface Dice of every channel; NaN for the background, no structure, and for unlabelled ones.
+
+    Each structure is looked at in the box around it: masks of a whole CT for each of many organs would fill gigabytes.
+    """
+    labels, found, binary = case.labels.numpy(), [(nan, nan)], counted.channels.binary
+    label_boxes, drawn = find_objects(labels), counted.predicted.numpy()
+    drawn_boxes = [] if binary else find_objects(drawn)
     for k, members in list(enumerate(case.channels.members))[1:]:
         if not labelled[k]:
             found.append((nan, nan))
             continue
-        here = counted.predicted[k - 1] > 0 if counted.channels.binary else _inside(counted.predicted, members)
-        predicted, reference = (here & valid).numpy(), (_inside(case.labels, members) & valid).numpy()
+        values = members
+        if binary:
+            drawn, values = counted.predicted[k - 1].numpy(), (1,)
+            drawn_boxes = find_objects(drawn)
+        box = box_around((*_of_values(label_boxes, members), *_of_values(drawn_boxes, values)), labels.shape)
+        if 0 in members:
+            box = tuple(slice(None) for _ in labels.shape)
+        valid = True if case.ignore_index is None else labels[box] != case.ignore_index
+        predicted, reference = (
+            np.isin(volume[box], wanted) & valid for volume, wanted in ((drawn, values), (labels, members))
+        )
         distance = hd95_mm(predicted, reference, spacing_mm)
         found.append((distance, surface_dice(predicted, reference, spacing_mm, tolerance_mm)))
     return found
 
 
-def _inside(volume: Tensor, members: Sequence[int]) -> Tensor:
-    return torch.isin(volume, torch.tensor(members, dtype=volume.dtype))
+def _of_values(boxes: Sequence[Box | None], values: Sequence[int]) -> list[Box | None]:
+    """The boxes of these values, which count from 1."""
+    return [boxes[value - 1] for value in values if 1 <= value <= len(boxes)]

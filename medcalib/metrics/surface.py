@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 TOLERANCE_MM = 1.0
+Box = tuple[slice, ...]
+
+
+def box_around(boxes: Iterable[Box | None], shape: Sequence[int]) -> Box:
+    """The smallest box that holds these boxes, of `find_objects`, and one voxel on each side; without any, none."""
+    kept = [box for box in boxes if box is not None]
+    if not kept:
+        return tuple(slice(0, 0) for _ in shape)
+    starts = [max(min(box[i].start for box in kept) - 1, 0) for i in range(len(shape))]
+    stops = [max(box[i].stop for box in kept) + 1 for i in range(len(shape))]
+    return tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))
 
 
 def hd95_mm(predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
@@ -57,7 +68,6 @@ def surface_dice(
 
 def _cropped(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> tuple[torch.Tensor, torch.Tensor]:
     """Both masks as (1, 1, *S) float32 in the box around them, a voxel wider: surfaces end where the mask does."""
-    box = find_objects((predicted | reference).astype(np.uint8))[0]
-    box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in box)
+    box = box_around(find_objects((predicted | reference).view(np.uint8)), predicted.shape)
     first, second = (torch.from_numpy(np.ascontiguousarray(m[box]))[None, None].float() for m in (predicted, reference))
     return first, second

@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from helpers import smooth_case
 
-from medcalib.metrics.surface import hd95_mm, surface_dice
+from medcalib.metrics import score_case
+from medcalib.metrics.surface import box_around, hd95_mm, surface_dice
 
 SPACING = (1.5, 2.0, 10.0)
 
@@ -114,3 +117,30 @@ def test_surface_dice_is_absent_where_dice_is_and_0_where_one_mask_is_empty() ->
     assert math.isnan(surface_dice(empty, empty, SPACING))
     assert surface_dice(CUBE, empty, SPACING) == surface_dice(empty, CUBE, SPACING) == 0
     assert surface_dice(CUBE, CUBE, SPACING, 0.0) == 1
+
+
+def test_the_box_holds_every_box_and_a_voxel_around() -> None:
+    boxes = [(slice(2, 4), slice(0, 3)), None, (slice(5, 6), slice(1, 7))]
+    assert box_around(boxes, (9, 7)) == (slice(1, 7), slice(0, 8))
+    assert box_around([None], (9, 7)) == (slice(0, 0), slice(0, 0))
+
+
+@pytest.mark.parametrize("ignore_index", [None, 255])
+def test_structures_in_their_boxes_are_those_of_the_whole_volume(ignore_index: int | None) -> None:
+    """Classes and a composite, one absent, one at the edge of the volume, and ignored voxels."""
+    probs, labels = smooth_case(3, 5, (12, 10, 9))
+    probs = probs * torch.tensor([1.0, 1, 1, 1, 0]).reshape(5, 1, 1, 1)
+    probs, labels = probs / probs.sum(0), labels.where(labels != 4, 0)
+    if ignore_index is not None:
+        labels[:3] = ignore_index
+    spacing = (1.0, 2.0, 3.0)
+    case = score_case(
+        probs, labels, case_id="a", class_names="abcde", spacing_mm=spacing, composites={"bc": (1, 2), "ab": (0, 1)},
+        ignore_index=ignore_index,
+    )  # fmt: skip
+    drawn, valid = probs.argmax(0), labels != 255
+    for k, members in enumerate([(1,), (2,), (3,), (4,), (1, 2), (0, 1)], start=1):
+        wanted = torch.tensor(members)
+        masks = [(torch.isin(volume, wanted) & valid).numpy() for volume in (drawn, labels)]
+        found = (case.hd95_mm[k], case.surface_dice[k])
+        assert found == pytest.approx((hd95_mm(*masks, spacing), surface_dice(*masks, spacing)), nan_ok=True)
