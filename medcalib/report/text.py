@@ -23,8 +23,7 @@ def score_text(scores: Mapping[str, Any]) -> str:
     """The tables that `medcalib score` prints: structures, regions, published protocols; and what needs a look."""
     lines = [f"scored {scores['n_scored']} of {scores['n_expected']} cases"]
     lines += [f"refused {r['case']}: {r['message']} [{r['reason']}]" for r in scores["refused"]]
-    for case, numbers in scores["cases"].items():
-        lines += [f"warning {case}: {warning}" for warning in numbers.get("warnings", ())]
+    lines += _warnings(scores["cases"])
     if not scores["n_scored"]:
         return "\n".join(lines)
     settings = scores["settings"]
@@ -35,6 +34,18 @@ def score_text(scores: Mapping[str, Any]) -> str:
         "gap: confidence minus accuracy, above 0 is overconfident; the other scores, and what each means: scores.json",
     ]
     return "\n".join(lines)
+
+
+def _warnings(cases: Mapping[str, Any]) -> list[str]:
+    """One line a warning, however many cases it concerns."""
+    told: dict[str, list[str]] = {}
+    for case, numbers in cases.items():
+        for warning in numbers.get("warnings", ()):
+            told.setdefault(warning, []).append(case)
+    return [
+        f"warning {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {warning}"
+        for warning, names in told.items()
+    ]
 
 
 def _structures(mean: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from helpers import smooth_case
 
 from medcalib.metrics import score_case
 from medcalib.metrics.summary import summarize
-from medcalib.report.text import score_text
+from medcalib.report.text import _warnings, score_text
 
 NAMES = ("background", "a", "b", "c")
 
@@ -52,8 +52,7 @@ def test_refusals_and_warnings_come_first() -> None:
     lines = text(warnings=["float16_probabilities: 12 voxels"]).splitlines()
     assert lines[0] == "scored 4 of 5 cases"
     assert lines[1] == "refused c9: copy it again [truncated]"
-    assert lines[2] == "warning c0: float16_probabilities: 12 voxels"
-    assert [line[:10] for line in lines[2:6]] == ["warning c0", "warning c1", "warning c2", "warning c3"]
+    assert lines[2] == "warning c0, c1, c2 and 1 more: float16_probabilities: 12 voxels"
 
 
 def test_a_known_posterior_adds_a_column() -> None:
@@ -85,3 +84,8 @@ def test_nothing_scored_prints_why() -> None:
         "scored 0 of 1 cases",
         "refused c1: copy it again [truncated]",
     ]
+
+
+def test_a_warning_of_many_cases_is_one_line() -> None:
+    cases = {f"case_{k}": {"warnings": ["flat: no signal"]} for k in range(5)} | {"other": {"warnings": ["odd: one"]}}
+    assert _warnings(cases) == ["warning case_0, case_1, case_2 and 2 more: flat: no signal", "warning other: odd: one"]
