@@ -9,7 +9,9 @@ import typer
 
 from medcalib.cli_support import (
     AsJson,
+    AssumeOrientation,
     Labels,
+    Logits,
     OptionalConfig,
     Out,
     Predictions,
@@ -41,12 +43,8 @@ def score(
         list[str] | None,
         typer.Option(metavar="NAME=FOLDER", help="Also score a region of yours: <case>.nii.gz in FOLDER. Repeatable."),
     ] = None,
-    logits: Annotated[
-        bool, typer.Option("--logits", help="Values are logits where nothing says what they are.")
-    ] = False,
-    assume_orientation: Annotated[
-        bool, typer.Option("--assume-orientation", help="Take an array's axes for the documented ones without proof.")
-    ] = False,
+    logits: Logits = False,
+    assume_orientation: AssumeOrientation = False,
     as_json: AsJson = False,
 ) -> int:
     """Score predictions against reference labels: Dice, HD95 and exact calibration errors.

@@ -21,7 +21,13 @@ Data = Annotated[str | None, typer.Option(help="Dataset folder; takes the place 
 Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a key: --set train.epochs=5. Repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Predictions = Annotated[Path, typer.Option(help="Folder of <case>.nii.gz probabilities.")]
+Predictions = Annotated[
+    Path, typer.Option(help="Folder of probabilities: <case>.nii.gz, .npz, .npy, or one NIfTI a class.")
+]
+Logits = Annotated[bool, typer.Option("--logits", help="Values are logits where nothing says what they are.")]
+AssumeOrientation = Annotated[
+    bool, typer.Option("--assume-orientation", help="Take an array's axes for the documented ones without proof.")
+]
 Labels = Annotated[
     Path,
     typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
@@ -52,7 +58,8 @@ def guarded(function: Command) -> Callable[..., None]:
         try:
             code = function(*args, **kwargs)
         except MedcalibError as error:
-            typer.echo(f"error: {error}" if "\n" not in str(error) else str(error), err=True)
+            told = "\n" in str(error) or str(error).startswith("error: ")  # a list of problems says it of each
+            typer.echo(str(error) if told else f"error: {error}", err=True)
             code = error.exit_code
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)

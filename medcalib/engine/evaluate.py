@@ -18,7 +18,7 @@ from medcalib.config.messages import suggestion
 from medcalib.config.references import paired
 from medcalib.config.schema import DataConfig, ScoreConfig
 from medcalib.data.predictions import INDEX, without_folders
-from medcalib.engine.parts import SCORES, Part, Refusal, write_part
+from medcalib.engine.parts import SCORES, Part, Refusal, check_out, write_part
 from medcalib.engine.pool import unordered
 from medcalib.engine.score_job import Job, Outcome, Settings, refusal_of, score_pair
 from medcalib.engine.shards import Shard, shard_files
@@ -72,6 +72,9 @@ def evaluate(
     named = _checked_masks(masks or {})
     settings = Settings(out, score, label_map, composites, fresh, named, assume_logits, assume_orientation)
     plan = _plan(predictions, labels, data, settings, shard)
+    check_out(out, plan.expected, (predictions, labels, *named.values()))
+    if strict and plan.unpaired:
+        raise _strictly(plan.unpaired[0], predictions, labels)  # before the results of another run are removed
     _prepare(out, shard)
     refused = []
     reused = 0
@@ -81,12 +84,17 @@ def evaluate(
             message = without_folders(outcome.refusal["message"], predictions, labels, *named.values())
             refused.append({**outcome.refusal, "message": message})
             if strict:
-                raise RefusedError(f"{outcome.case}: {message} [{outcome.refusal['reason']}]")
+                raise _strictly(refused[-1], predictions, labels)
     if reused:
         log.info("reused %d finished cases of %d", reused, len(plan.jobs))
     lost = {entry["case"] for entry in refused}
     scored = tuple(job.pair.case.id for job in plan.jobs if job.pair.case.id not in lost)
     return write_part(Part(out, plan.source, score, scored, tuple(refused), plan.expected, shard))
+
+
+def _strictly(refusal: Refusal, *folders: Path) -> RefusedError:
+    message = without_folders(refusal["message"], *folders)
+    return RefusedError(f"{refusal['case']}: {message} [{refusal['reason']}]")
 
 
 def _with_protocols(score: ScoreConfig, protocols: Sequence[str]) -> ScoreConfig:

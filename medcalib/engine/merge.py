@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medcalib.engine.parts import SCORES, SOURCE, Part, Refusal, read_parts, write_part
+from medcalib.engine.parts import SCORES, SOURCE, Part, Refusal, check_out, read_parts, write_part
 from medcalib.errors import DataRefusedError, Problem
 from medcalib.files import atomic, sha256
 from medcalib.metrics import CaseScores
@@ -34,6 +34,7 @@ def merge(scores: Sequence[Path], out: Path) -> dict[str, Any]:
         raise DataRefusedError(problems)
     files = {case: _chosen(paths) for case, paths in _files(parts).items()}
     refused = {entry["case"]: entry for part in parts for entry in part.refused}
+    check_out(out, (*files, *refused))
     out.mkdir(parents=True, exist_ok=True)
     (out / SCORES).unlink(missing_ok=True)
     for case, source in files.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ class Part:
     def ids(self) -> set[str]:
         """The cases that it accounts for."""
         return {*self.cases, *(entry["case"] for entry in self.refused)}
+
+
+def check_out(out: Path, cases: Iterable[str], sources: Iterable[Path] = ()) -> None:
+    """Refuse to write scores over what is no score: into a source folder, or over a `<case>.npz` of another kind.
+
+    nnU-Net's predictions bear the names of case scores. Raises `ConfigError`, before anything is written.
+    """
+    for source in sources:
+        if out.resolve() == source.resolve():
+            raise ConfigError(f"{out} is a folder that is read from; choose another one for the scores")
+    for case in cases:
+        path = out / f"{case}.npz"
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                names = packed.namelist()
+            if "meta.npy" not in names:
+                raise ConfigError(f"{path} holds {', '.join(names[:3])} and no scores; choose another folder")
 
 
 def write_part(part: Part) -> dict[str, Any]:

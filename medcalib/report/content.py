@@ -98,7 +98,7 @@ def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Meth
 def headline(method: Method) -> Numbers:
     """What a reader needs of one method at once: direction and size of the gap, and where it is worst."""
     if method.main.get("ece") is None:
-        return {"method": method, "verdict": ""}
+        return {"method": method, "verdict": "", "instead": _without_verdict(method)}
     gap = method.main["gap"]
     direction = "" if abs(gap) < 0.0005 else "overconfident" if gap > 0 else "underconfident"
     size = f"{direction.capitalize()} by {abs(gap) * 100:.1f} percentage points"
@@ -108,6 +108,14 @@ def headline(method: Method) -> Numbers:
         "verdict": size if direction else "Neither over- nor underconfident on average",
         "sentence": f"{_gap_sentence(method)} {_worst_sentence(method)}".strip(),
     }
+
+
+def _without_verdict(method: Method) -> str:
+    if not method.cases:
+        return "No case was scored"
+    if method.scores["settings"].get("independent_channels"):
+        return "Independent regions have no top label: see the calibration of each region"
+    return "No voxel to score"
 
 
 def _gap_sentence(method: Method) -> str:

@@ -33,20 +33,31 @@ TEXT = {
 
 
 def write_maps(
-    predictions: Path, labels: Path, out: Path, *, data: DataConfig | None = None, window_mm: float = WINDOW_MM
+    predictions: Path,
+    labels: Path,
+    out: Path,
+    *,
+    data: DataConfig | None = None,
+    window_mm: float = WINDOW_MM,
+    assume_logits: bool = False,
+    assume_orientation: bool = False,
 ) -> dict[str, Any]:
     """Write `<case>_{confidence,error,gap,...}.nii.gz` for every pair and `maps.json`; returns the latter.
 
     `labels` is a dataset folder when `data` says how to read it, else a flat folder of `<case>.nii.gz`.
+    `assume_logits`, `assume_orientation`: see `read_pair`.
     """
     if not window_mm > 0:
         raise ConfigError(f"window_mm must be positive, got {window_mm}")
+    if out.resolve() in (predictions.resolve(), labels.resolve()):
+        raise ConfigError(f"{out} is a folder that is read from; choose another one for the maps")
+    assumed = {"assume_logits": assume_logits, "assume_orientation": assume_orientation}
     pairs, refused, _ = paired(predictions, labels, data)
     done = []
     for pair in pairs:
         try:
             label_map = labels_for(pair.prediction, None if data is None else data.label_map)
-            with read_pair(pair, label_map) as compared:
+            with read_pair(pair, label_map, **assumed) as compared:
                 maps = maps_of(compared, window_mm)
         except DataError as error:
             refused.append({"case": pair.case.id, "reason": error.reason, "message": str(error)})

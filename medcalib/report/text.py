@@ -31,7 +31,8 @@ def score_text(scores: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over 3 or more patients;",
-        "gap: confidence minus accuracy, above 0 is overconfident; the other scores, and what each means: scores.json",
+        "CECE: mean of the classwise ECE, background included; gap: confidence minus accuracy, overconfident above 0;",
+        "independent regions have no top label, so neither ECE nor gap; the other scores, and definitions: scores.json",
     ]
     return "\n".join(lines)
 
@@ -52,7 +53,11 @@ def _structures(mean: Mapping[str, Any]) -> str:
     rows = []
     for name, dice in mean["dice"].items():
         volume = mean.get("volume_ml", {}).get(name, {})
-        row = [name, interval(dice), interval(mean["hd95_mm"].get(name), 2)]
+        row = [
+            "mean of classes" if name == "foreground" else name,
+            interval(dice),
+            interval(mean["hd95_mm"].get(name), 2),
+        ]
         row += [interval(mean.get("surface_dice", {}).get(name))]
         row += [number((volume.get(key) or {}).get("value"), 2, sign=True) for key in ("error", "expected_error")]
         rows.append([*row, str(dice["n"])])
@@ -73,7 +78,7 @@ def _regions(scores: Mapping[str, Any]) -> str:
             "gap": [number(p["gap"], sign=True)],
             "Brier": [number(_brier(p, scores))],
             "NLL": [number(p["nll"])],
-            "AURC": [number(p.get("aurc"))],
+            "AURC": [number(p.get("aurc"), 6)],
             "voxels": [f"{p['voxels']:,}"],
         }
         rows.append([region, *(cell for cells in columns.values() for cell in cells)])

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from medcalib.data.nifti import write_volume
 from medcalib.engine.evaluate import evaluate
-from medcalib.errors import ConfigError
+from medcalib.engine.merge import merge
+from medcalib.errors import ConfigError, RefusedError
 from medcalib.metrics import CalibrationCounts
+from medcalib.report.maps import write_maps
 
 SHAPE = (14, 12, 9)
 AFFINE = AFFINES["LPS"]
@@ -151,3 +153,42 @@ def test_every_reader_gives_the_same_bytes(four: Any) -> None:
         assert scores["refused"] == []
         found[name] = scores["pooled"]
     assert found["whole"] == found["classes"] == found["array"]
+
+
+def test_scores_are_never_written_over_predictions(four: Any) -> None:
+    """nnU-Net's predictions bear the names of case scores."""
+    folder, probs, _ = four
+    path = write_nnunet(folder / "pred", probs, AFFINE)
+    before = path.read_bytes()
+    for out in (folder / "pred", folder / "labels"):
+        with pytest.raises(ConfigError, match="is a folder that is read from"):
+            evaluate(folder / "pred", folder / "labels", out)
+    other = folder / "other"
+    other.mkdir()
+    (other / path.name).write_bytes(before)
+    with pytest.raises(ConfigError, match=r"c1.npz holds probabilities.npy and no scores"):
+        evaluate(folder / "pred", folder / "labels", other)
+    score(folder)
+    with pytest.raises(ConfigError, match="and no scores; choose another folder"):
+        merge([folder / "scores"], other)
+    with pytest.raises(ConfigError, match="is a folder that is read from"):
+        write_maps(folder / "pred", folder / "labels", folder / "pred")
+    assert path.read_bytes() == (other / path.name).read_bytes() == before
+
+
+def test_a_strict_run_that_cannot_begin_leaves_the_scores_of_another(four: Any) -> None:
+    folder, probs, label = four
+    write_nnunet(folder / "pred", probs, AFFINE)
+    score(folder)
+    reference(folder, label, "c2")
+    with pytest.raises(RefusedError, match=r"^c2: no prediction c2\.nii\.gz.*\[missing_prediction\]$"):
+        score(folder, strict=True)
+    assert (folder / "scores" / "scores.json").is_file()
+
+
+def test_maps_take_the_same_word_as_scores(four: Any) -> None:
+    folder, probs, _ = four
+    write_nnunet(folder / "pred", np.log(np.maximum(probs, 1e-6)) + 3, AFFINE, with_map=False, plans=False)
+    assert write_maps(folder / "pred", folder / "labels", folder / "maps")["cases"] == []
+    options = {"assume_logits": True, "assume_orientation": True}
+    assert write_maps(folder / "pred", folder / "labels", folder / "maps", **options)["cases"] == ["c1"]

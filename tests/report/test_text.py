@@ -9,7 +9,7 @@ from helpers import smooth_case
 
 from medcalib.metrics import score_case
 from medcalib.metrics.summary import summarize
-from medcalib.report.text import _warnings, score_text
+from medcalib.report.text import _structures, _warnings, score_text
 
 NAMES = ("background", "a", "b", "c")
 
@@ -36,7 +36,7 @@ def rows(printed: str, first: str) -> list[list[str]]:
 
 def test_it_has_a_row_a_class_and_a_row_a_region() -> None:
     printed = text(composites={"ab": (1, 2)})
-    assert [row[0].strip() for row in rows(printed, "class")] == ["a", "b", "c", "ab", "foreground"]
+    assert [row[0].strip() for row in rows(printed, "class")] == ["a", "b", "c", "ab", "mean of classes"]
     assert [row[0].strip() for row in rows(printed, "region")] == [
         "all",
         "foreground",
@@ -72,7 +72,7 @@ def test_a_protocol_is_one_line() -> None:
 
 def test_a_region_model_shows_what_it_has() -> None:
     printed = text(activation="sigmoid", groups=((1, 2, 3), (2,)))
-    assert [row[0].strip() for row in rows(printed, "class")] == ["a+b+c", "b", "foreground"]
+    assert [row[0].strip() for row in rows(printed, "class")] == ["a+b+c", "b", "mean of classes"]
     region = rows(printed, "region")[0]
     assert region[1].strip() == "n/a"
     assert float(region[3]) > 0
@@ -89,3 +89,11 @@ def test_nothing_scored_prints_why() -> None:
 def test_a_warning_of_many_cases_is_one_line() -> None:
     cases = {f"case_{k}": {"warnings": ["flat: no signal"]} for k in range(5)} | {"other": {"warnings": ["odd: one"]}}
     assert _warnings(cases) == ["warning case_0, case_1, case_2 and 2 more: flat: no signal", "warning other: odd: one"]
+
+
+def test_a_class_of_the_name_foreground_keeps_it() -> None:
+    mean = {
+        "dice": {"foreground": {"value": 0.5, "low": None, "high": None, "n": 1}},
+        "hd95_mm": {"foreground": {"value": 2.0, "low": None, "high": None, "n": 1}},
+    }
+    assert _structures(mean).splitlines()[2].startswith("foreground")

@@ -64,7 +64,7 @@ class Compared:
         if self.groups is not None:
             raise DataError(
                 "region_probabilities",
-                f"{self.case.id}: the channels are independent regions ({', '.join(self.channel_names)}); this needs "
+                f"the channels are independent regions ({', '.join(self.channel_names)}); this needs "
                 "probabilities of exclusive classes",
             )
         values = self._open().whole()

@@ -94,9 +94,9 @@ def without_folders(message: str, *folders: Path) -> str:
 def _paired(name: str, predictions: Mapping[str, Path], references: Mapping[str, Case]) -> Pair:
     check_case_id(name)
     if name not in predictions:
-        raise DataError("missing_prediction", f"{name}: no prediction {name}.nii.gz, .npz, .npy or set of class files")
+        raise DataError("missing_prediction", f"no prediction {name}.nii.gz, .npz, .npy or set of class files")
     if name not in references or references[name].label is None:
-        raise DataError("missing_reference", f"{name}: no reference label for this prediction")
+        raise DataError("missing_reference", "no reference label for this prediction")
     return Pair(references[name], predictions[name])
 
 
