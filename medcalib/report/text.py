@@ -53,11 +53,8 @@ def _structures(mean: Mapping[str, Any]) -> str:
     rows = []
     for name, dice in mean["dice"].items():
         volume = mean.get("volume_ml", {}).get(name, {})
-        row = [
-            "mean of classes" if name == "foreground" else name,
-            interval(dice),
-            interval(mean["hd95_mm"].get(name), 2),
-        ]
+        shown = "mean of classes" if name == "foreground" and name not in mean["hd95_mm"] else name
+        row = [shown, interval(dice), interval(mean["hd95_mm"].get(name), 2)]
         row += [interval(mean.get("surface_dice", {}).get(name))]
         row += [number((volume.get(key) or {}).get("value"), 2, sign=True) for key in ("error", "expected_error")]
         rows.append([*row, str(dice["n"])])

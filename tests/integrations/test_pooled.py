@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import smooth_case
+from helpers import leave_group, smooth_case
 from torch import Tensor, multiprocessing
 from torch import distributed as dist
 
@@ -133,7 +133,7 @@ def one_rank(rank: int, store: str, shards: tuple[slice, slice], out: str) -> No
             metric.update(values[None], reference[None])
         found[score] = metric.compute()
     torch.save(found, f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.parametrize("shards", SHARDS)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import leave_group
 from test_pooled import SHARDS, batch
 from torch import distributed as dist
 from torch import multiprocessing
@@ -63,7 +64,7 @@ def one_rank(rank: int, store: str, shards: tuple[slice, slice], out: str) -> No
     for values, reference in zip(probs[shards[rank]], labels[shards[rank]], strict=True):
         metric.update(values[None], reference[None])
     torch.save(metric.compute(), f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import random_batch, tensors
+from helpers import leave_group
 from torch import distributed as dist
 from torch import multiprocessing
 
@@ -41,7 +42,7 @@ def one_rank(rank: int, store: str, shards: tuple[slice, slice], out: str) -> No
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     states = {name: run(name, [shards[rank]]) for name in METHODS}
     torch.save(states, f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.mark.parametrize("shards", SHARDS)

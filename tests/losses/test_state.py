@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from cases import random_batch, tensors
+from helpers import leave_group
 from torch import Tensor, multiprocessing, nn
 from torch import distributed as dist
 
@@ -120,7 +121,7 @@ def one_rank(rank: int, store: str, out: str) -> None:
         module.objective.update()
         states[name] = tensors(module.objective)
     torch.save(states, f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_group()
 
 
 def test_inside_a_module_that_ddp_wraps(tmp_path: Path) -> None:
