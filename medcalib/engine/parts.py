@@ -57,11 +57,18 @@ def check_out(out: Path, cases: Iterable[str], sources: Iterable[Path] = ()) -> 
             raise ConfigError(f"{out} is a folder that is read from; choose another one for the scores")
     for case in cases:
         path = out / f"{case}.npz"
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as packed:
-                names = packed.namelist()
-            if "meta.npy" not in names:
-                raise ConfigError(f"{path} holds {', '.join(names[:3])} and no scores; choose another folder")
+        names = _members(path)
+        if names and "meta.npy" not in names:
+            raise ConfigError(f"{path} holds {', '.join(names[:3])} and no scores; choose another folder")
+
+
+def _members(path: Path) -> list[str]:
+    """The names in an archive; none where there is no file, or one that is damaged and will be made again."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            return packed.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return []
 
 
 def write_part(part: Part) -> dict[str, Any]:

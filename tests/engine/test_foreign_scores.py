@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,14 @@ def test_maps_take_the_same_word_as_scores(four: Any) -> None:
     assert write_maps(folder / "pred", folder / "labels", folder / "maps")["cases"] == []
     options = {"assume_logits": True, "assume_orientation": True}
     assert write_maps(folder / "pred", folder / "labels", folder / "maps", **options)["cases"] == ["c1"]
+
+
+def test_scores_with_a_damaged_directory_are_made_again(four: Any) -> None:
+    """The archive still ends as one, but its list of members is broken."""
+    folder, probs, _ = four
+    write_nnunet(folder / "pred", probs, AFFINE)
+    expected = score(folder)
+    path = folder / "scores" / "c1.npz"
+    path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"XX\x01\x02", 1))
+    assert zipfile.is_zipfile(path)
+    assert score(folder) == expected
