@@ -1,16 +1,45 @@
-"""Calibrators: maps of logits that are fitted after training, on held-out cases."""
+"""Calibrators: maps of logits that are fitted after training, on held-out cases.
+
+    calibrator = build("temperature", num_classes=4).fit(logits, labels)      # held-out voxels
+    probs = calibrator(new_logits).softmax(1)                                 # (B, C, *S)
+
+To add one: a class in its own file, and one line in CALIBRATORS.
+"""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Any
 
+from medcalib.calibrators.affine import Dirichlet, Matrix, Vector
 from medcalib.calibrators.calibrator import Calibrator, read
+from medcalib.calibrators.classwise_temperature import ClasswiseTemperature
+from medcalib.calibrators.ensemble_temperature import EnsembleTemperature
+from medcalib.calibrators.focal_temperature import FocalTemperature
+from medcalib.calibrators.histogram import Histogram
+from medcalib.calibrators.isotonic import Isotonic
+from medcalib.calibrators.local_temperature import LocalTemperature
+from medcalib.calibrators.region_temperature import RegionTemperature
 from medcalib.calibrators.temperature import Temperature
 from medcalib.errors import CheckpointError
+from medcalib.options import check_option
 
-__all__ = ["CALIBRATORS", "Calibrator", "build", "load", "names"]
+__all__ = ["CALIBRATORS", "Calibrator", "build", "load", "names", "parameters"]
 
-CALIBRATORS: dict[str, type[Calibrator]] = {"temperature": Temperature}
+CALIBRATORS: dict[str, type[Calibrator]] = {
+    "temperature": Temperature,
+    "classwise_temperature": ClasswiseTemperature,
+    "region_temperature": RegionTemperature,
+    "focal_temperature": FocalTemperature,
+    "ensemble_temperature": EnsembleTemperature,
+    "local_temperature": LocalTemperature,
+    "vector": Vector,
+    "matrix": Matrix,
+    "dirichlet": Dirichlet,
+    "isotonic": Isotonic,
+    "histogram": Histogram,
+}
 
 
 def names() -> list[str]:
@@ -18,20 +47,37 @@ def names() -> list[str]:
     return list(CALIBRATORS)
 
 
-def build(name: str, num_classes: int) -> Calibrator:
-    """An unfitted calibrator for `num_classes` classes (background included)."""
+def parameters(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a method: keyword-only parameters of its constructor, annotations resolved."""
     if name not in CALIBRATORS:
         raise ValueError(f"unknown calibrator {name!r}; known: {', '.join(CALIBRATORS)}")
-    return CALIBRATORS[name](num_classes)
+    signature = inspect.signature(CALIBRATORS[name], eval_str=True)
+    return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def build(name: str, num_classes: int, **options: Any) -> Calibrator:
+    """An unfitted calibrator for `num_classes` classes (background included).
+
+    Options are those of `parameters(name)`. Raises ValueError for an unknown name, an unknown option or a value out
+    of range.
+    """
+    known = parameters(name)
+    check_option("num_classes", num_classes, int)
+    unknown = sorted(options.keys() - known.keys())
+    if unknown:
+        raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    for key, value in options.items():
+        check_option(key, value, known[key].annotation)
+    return CALIBRATORS[name](num_classes, **options)
 
 
 def load(path: Path) -> Calibrator:
     """Read what `Calibrator.save` wrote."""
-    meta, parameters = read(path)
+    meta, stored = read(path)
     try:
-        calibrator = build(meta["method"], int(meta["num_classes"]))
-        calibrator.load_state_dict(parameters)
+        calibrator = build(meta["method"], meta["num_classes"], **meta.get("options", {}))
+        calibrator.set_parameters(stored)
         calibrator.facts = dict(meta["facts"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is no calibrator of this version: {error}") from error
     return calibrator

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from medcalib.calibrators.voxels import CHUNK, Batches, Voxels
 from medcalib.errors import CheckpointError
 from medcalib.files import atomic
 
@@ -20,42 +22,104 @@ _KEY = "medcalib"
 class Calibrator(nn.Module):
     """A map logits (B, C, *S) -> logits (B, C, *S), to be fitted on held-out cases and then frozen.
 
-    Fitted parameters are float64 buffers whose names end in `_`. `facts` holds what is saved with them: what it
-    was fitted on, and the scores before and after.
+    Fitted parameters are float64 buffers whose names end in `_`, NaN or empty before the fit. `facts` holds what is
+    saved with them: what it was fitted on, and the scores before and after. `options` are the constructor's.
+
+    The softmax of what it returns is the repaired probability. Its arg-max is the old one if `keeps_argmax`. `reach`
+    is how many voxels away along each axis a voxel's result may depend on (0: on its own logits alone).
     """
 
-    name = ""
+    name: ClassVar[str]
+    formula: ClassVar[str]
+    reference: ClassVar[str]
+    keeps_argmax: ClassVar[bool] = False
+    reach: tuple[int, ...] | int = 0
+    image_channels: int = 0
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, **options: Any) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2 (background included), got {num_classes}")
         self.num_classes = num_classes
+        self.options = options
         self.facts: dict[str, Any] = {}
 
-    def fit(self, logits: Tensor, labels: Tensor) -> Self:
-        """Fit on logits (N, C) or (B, C, *S) and labels (N,) or (B, *S); returns self."""
-        raise TypeError(f"{type(self).__name__} does not define fit(logits, labels)")
+    def fit(
+        self, logits: Batches, labels: Batches, *, mask: Batches | None = None, images: Batches | None = None
+    ) -> Self:
+        """Fit by held-out voxels; returns self.
 
-    def save(self, path: Path) -> None:
-        """Write parameters and facts into one safetensors file, atomically."""
-        meta = {"method": self.name, "num_classes": self.num_classes, "facts": self.facts}
-        with atomic(path) as temporary:
-            save_file(dict(self.state_dict()), temporary, {_KEY: json.dumps(meta)})
+        logits (B, C, *S) or (N, C), labels and mask (B, *S) or (N,): tensors, or sequences of them for volumes of
+        several sizes. Where `mask` is false a voxel is not fitted on and its label may be anything. `images`
+        (B, M, *S) only where the method takes them. Everything is computed in float64, in pieces of bounded size,
+        and the parts may be mapped files. Raises ValueError where the fit is impossible.
+        """
+        del images
+        self.fit_voxels(Voxels.of(logits, labels, self.num_classes, mask=mask))
+        return self
 
-    def voxels(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """logits as (N, C) float64 and labels as (N,), checked."""
+    def fit_voxels(self, voxels: Voxels) -> None:
+        """Set the parameters by these voxels."""
+        raise TypeError(f"{type(self).__name__} does not define fit_voxels(voxels)")
+
+    def forward(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
+        """The repaired logits, in the type of `logits`; computed in float64. Raises ValueError before a fit."""
+        del images
+        self.check(logits)
+        flat = logits.T[None] if logits.ndim == 2 else logits.flatten(2)
+        pieces = [self.map(piece.double()).to(logits.dtype) for piece in torch.split(flat, CHUNK, 2)]
+        repaired = torch.cat(pieces, 2)
+        return repaired[0].T if logits.ndim == 2 else repaired.reshape(logits.shape)
+
+    def map(self, logits: Tensor) -> Tensor:
+        """The repaired logits of (B, C, n) float64."""
+        raise TypeError(f"{type(self).__name__} does not define map(logits)")
+
+    def check(self, logits: Tensor) -> None:
+        """Refuse to work before a fit, or on another number of classes."""
+        if any(math.isnan(float(value.sum())) or not value.numel() for value in self.buffers()):
+            raise ValueError(f"{self.name} is not fitted; call fit(logits, labels) on held-out cases first")
         if logits.ndim < 2 or logits.shape[1] != self.num_classes:
             raise ValueError(f"expected logits (B, {self.num_classes}, *S), got {tuple(logits.shape)}")
-        if labels.shape != (logits.shape[0], *logits.shape[2:]):
-            raise ValueError(f"expected labels {(logits.shape[0], *logits.shape[2:])}, got {tuple(labels.shape)}")
-        flat = logits.detach().movedim(1, -1).reshape(-1, self.num_classes).double()
-        if not flat.numel() or not bool(torch.isfinite(flat).all()):
-            raise ValueError("logits must be finite, and at least one voxel is needed")
-        wanted = labels.reshape(-1).long()
-        if int(wanted.min()) < 0 or int(wanted.max()) >= self.num_classes:
-            raise ValueError(f"labels must lie in 0..{self.num_classes - 1}; leave ignored voxels out")
-        return flat, wanted
+
+    def plain(self) -> dict[str, Any]:
+        """The fitted parameters as lists and numbers, with the formula that they stand in."""
+        parameters = {key.removesuffix("_"): value.tolist() for key, value in self.state_dict().items()}
+        return {"method": self.name, "formula": self.formula, **self.options, **parameters}
+
+    def extra_repr(self) -> str:
+        """The fitted parameters, if they are few."""
+        shown = ((key, value) for key, value in self.state_dict().items() if value.numel() <= 32)
+        return ", ".join(f"{key.removesuffix('_')}={_short(value)}" for key, value in shown)
+
+    def save(self, path: Path) -> None:
+        """Write parameters, options and facts into one safetensors file, atomically."""
+        meta = {"method": self.name, "num_classes": self.num_classes, "options": self.options, "facts": self.facts}
+        with atomic(path) as temporary:
+            save_file({key: value.contiguous() for key, value in self.state_dict().items()}, temporary, described(meta))
+
+    def set_parameters(self, parameters: dict[str, Tensor]) -> None:
+        """Take over the parameters of a fitted calibrator of the same method. Raises ValueError if they do not fit."""
+        own = dict(self.named_buffers())
+        if own.keys() != parameters.keys():
+            raise ValueError(f"expected the parameters {', '.join(own)}, got {', '.join(parameters)}")
+        for key, value in parameters.items():
+            before = own[key]
+            if value.dtype != before.dtype or (before.numel() and value.shape != before.shape):
+                raise ValueError(f"{key} is {value.dtype} {tuple(value.shape)}; expected {tuple(before.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{key} holds numbers that are not finite")
+            setattr(self, key, value.clone())
+
+    def declare(self, name: str, shape: tuple[int, ...] | None = ()) -> None:
+        """Register a fitted parameter: NaN, float64, of this shape; None: its size comes from the fit."""
+        empty = torch.empty(0) if shape is None else torch.full(shape, math.nan)
+        self.register_buffer(name, empty.double())
+
+
+def described(meta: dict[str, Any]) -> dict[str, str]:
+    """The metadata of the file."""
+    return {_KEY: json.dumps(meta, allow_nan=False)}
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -66,3 +130,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             return meta, {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is no saved calibrator: {error}") from error
+
+
+def _short(value: Tensor) -> str:
+    numbers = ", ".join(f"{float(entry):.4g}" for entry in value.flatten())
+    return numbers if not value.ndim else f"[{numbers}]"

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from medcalib.losses.objective import Objective, WeightedTerm
-from medcalib.losses.options import check_option
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
 from medcalib.losses.term import Term
+from medcalib.options import check_option
 
 __all__ = ["RECIPES", "TERMS", "Objective", "Recipe", "Term", "build", "build_terms", "names", "parameters"]
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from medcalib.losses.fusion import Pass, fused_values, passes
-from medcalib.losses.options import check_option
 from medcalib.losses.term import Term
 from medcalib.ops.fused import FusedStats
 from medcalib.ops.label_range import label_range_error
 from medcalib.ops.plain import plain
+from medcalib.options import check_option
 
 
 class WeightedTerm(NamedTuple):

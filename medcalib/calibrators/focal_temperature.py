@@ -1,0 +1,184 @@
+"""Focal temperature scaling: temperature scaling, then the focal calibration map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medcalib.calibrators.calibrator import Calibrator
+from medcalib.calibrators.grid import ECE_VOXELS, GridScores, by_grid, steps
+from medcalib.calibrators.newton import SAMPLE, minimize
+from medcalib.calibrators.voxels import Voxels
+
+GAMMAS = (0.0, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 3.0, 5.0)  # the official list, the identity first
+GRID = steps(0.05, 100)
+LOW_GAMMA, HIGH_GAMMA = -1.0, 10.0
+_SMALL = 1e-3  # of 1 - u: below, four terms of the series of 1 + u ln u / (1-u) are exact to float64
+_LOWEST = -0.999  # at -1 itself the derivative in gamma is infinite
+_LOG_RANGE = math.log(1e4)
+
+
+def focal_log_map(log_p: Tensor, gamma: float | Tensor, dim: int = 1) -> Tensor:
+    """ln v of probabilities u along `dim`, unnormalized: their softmax is the focal calibration map of u.
+
+    v = u / [(1-u)^g - g (1-u)^(g-1) u ln u] = -1/l'(u) of the focal loss l(u) = -(1-u)^g ln u, so that
+
+        ln v = ln u - g ln(1-u) - ln(1 + g r),   r = -u ln u / (1-u) in [0, 1],
+
+    with ln(1-u) of the largest u from the others, so that confidences that round to 1 keep their order and size.
+    `gamma` >= -1; 0 is the identity. Shapes: log_p any, normalized along `dim`.
+
+    Reference: V. Komisarenko and M. Kull, Improving Calibration by Relating Focal Loss, Temperature Scaling, and
+    Properness, arXiv 2408.11598; the official code clamps u at 1 - 1e-12, which is 1 in float32.
+    """
+    top = log_p.argmax(dim, keepdim=True)
+    is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(dim, top, value=True)
+    others = log_p.masked_fill(is_top, -math.inf).logsumexp(dim, keepdim=True)
+    log_rest = torch.where(is_top, others, torch.log1p(-log_p.masked_fill(is_top, -1.0).exp()))
+    rest = log_rest.exp()
+    near = rest < _SMALL
+    one_less = rest * (1 / 2 + rest * (1 / 6 + rest * (1 / 12 + rest / 20)))  # 1 - r near u = 1
+    ratio = -log_p.exp() * log_p / rest.masked_fill(near, 1.0)
+    factor = torch.where(near, 1 + gamma - gamma * one_less, 1 + gamma * ratio)
+    lost = factor <= 0  # gamma = -1 and 1 - u below the smallest number: there 1 - r = (1 - u) / 2
+    log_factor = torch.where(lost, log_rest - math.log(2), factor.masked_fill(lost, 1.0).log())
+    return log_p - gamma * log_rest - log_factor
+
+
+class FocalTemperature(Calibrator):
+    """p = v / sum v with v = u / [(1-u)^g - g (1-u)^(g-1) u ln u] and u = softmax(z / T).
+
+    g > 0 raises confidence, g < 0 lowers it, g = 0 is temperature scaling. T and g are chosen together by
+    `criterion`: the NLL, or the top-label ECE of 15 bins of equal mass (on at most 2^18 voxels). `search="joint"`
+    ends in the minimum itself; `"grid"` takes the best of the official T = 0.05, ..., 5.00 and g = -1, ..., 5.
+    `gamma` fixes g. The arg-max stays.
+
+    Reference: V. Komisarenko and M. Kull, arXiv 2408.11598. The official selection cannot run as published, and
+    replaces rows that overflow by numbers that do not sum to 1; here everything is in log space (see
+    `focal_log_map`).
+    """
+
+    name = "focal_temperature"
+    formula = "v / sum(v), v = u / ((1-u)^g - g (1-u)^(g-1) u ln u), u = softmax(z / T)"
+    reference = "V. Komisarenko and M. Kull, arXiv 2408.11598"
+    keeps_argmax = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        gamma: float | None = None,
+        search: Literal["joint", "grid"] = "joint",
+        criterion: Literal["nll", "ece"] = "nll",
+    ) -> None:
+        super().__init__(num_classes, gamma=gamma, search=search, criterion=criterion)
+        if gamma is not None and not LOW_GAMMA <= gamma <= HIGH_GAMMA:
+            raise ValueError(f"gamma must lie in {LOW_GAMMA:g}..{HIGH_GAMMA:g}, got {gamma}")
+        self.temperature_: Tensor
+        self.gamma_: Tensor
+        self.declare("temperature_")
+        self.declare("gamma_")
+
+    def map(self, logits: Tensor) -> Tensor:
+        """ln v of softmax(z / T), normalized."""
+        return focal_log_map((logits / self.temperature_).log_softmax(1), self.gamma_).log_softmax(1)
+
+    def fit_voxels(self, voxels: Voxels) -> None:
+        """Find T and g. Raises ValueError where there is no best temperature."""
+        joint, nll = self.options["search"] == "joint", self.options["criterion"] == "nll"
+        if joint and nll:
+            start = self._by_grid(voxels, GRID[::4])
+            temperature, gamma = self._by_newton(voxels, start)
+        else:
+            temperature, gamma = self._by_grid(voxels, GRID)
+            if joint:
+                temperature, gamma = self._by_simplex(voxels, (temperature, gamma))
+        self.temperature_.fill_(temperature)
+        self.gamma_.fill_(gamma)
+
+    def _by_grid(self, voxels: Voxels, temperatures: Sequence[float]) -> tuple[float, float]:
+        """The best pair of the lists; of equals the first."""
+        fixed: float | None = self.options["gamma"]
+        best = (math.inf, math.nan, math.nan)
+        for gamma in GAMMAS if fixed is None else (fixed,):
+            values = getattr(grid_scores(voxels, gamma, temperatures), self.options["criterion"])
+            at = int(values.argmin())
+            best = min(best, (float(values[at]), temperatures[at], gamma), key=lambda found: found[0])
+        return best[1:]
+
+    def _by_newton(self, voxels: Voxels, start: tuple[float, float]) -> tuple[float, float]:
+        """The minimum of the NLL in (ln T, g): of a sample first, then of all."""
+        x = torch.tensor([math.log(start[0]), max(start[1], _LOWEST)], dtype=torch.float64)
+        for part in dict.fromkeys((voxels.sample(SAMPLE), voxels)):
+            x = self._minimum(part, x)
+        if abs(float(x[0])) > 0.999 * _LOG_RANGE:
+            raise ValueError("the NLL has no minimum over temperatures of 1e-4 to 1e4; fit on more, or harder, cases")
+        return float(x[0].exp()), float(x[1])
+
+    def _minimum(self, voxels: Voxels, start: Tensor) -> Tensor:
+        sample = voxels.sample(SAMPLE)
+        low, high = torch.tensor([[-_LOG_RANGE, _LOWEST], [_LOG_RANGE, HIGH_GAMMA]], dtype=torch.float64)
+        if self.options["gamma"] is not None:
+            low[1] = high[1] = start[1]
+
+        def direction(x: Tensor, gradient: Tensor) -> Tensor:
+            free = ((x > low) | (gradient < 0)) & ((x < high) | (gradient > 0))
+            step = torch.zeros(2, dtype=torch.float64)
+            step[free] = torch.linalg.solve(_curvature(sample, x)[free][:, free], gradient[free])
+            return step if float(step @ gradient) >= 0 else gradient * free
+
+        return minimize(lambda x: nll_gradient(voxels, x), direction, start, lambda x: x.clamp(low, high))
+
+    def _by_simplex(self, voxels: Voxels, start: tuple[float, float]) -> tuple[float, float]:
+        """The pair of least ECE around `start`: the ECE has kinks, so no derivative is used."""
+        from scipy.optimize import minimize as search
+
+        fixed, sample = self.options["gamma"], voxels.sample(ECE_VOXELS)
+
+        def error(x: Any) -> float:
+            gamma = float(np.clip(x[1], LOW_GAMMA, HIGH_GAMMA)) if fixed is None else fixed
+            return float(grid_scores(sample, gamma, [math.exp(x[0])]).ece[0])
+
+        first = np.array([math.log(start[0]), start[1]])
+        steps_ = np.array([[0, 0], [0.05, 0], [0, 0.1]])
+        found = search(error, first, method="Nelder-Mead", options={"initial_simplex": first + steps_, "maxfev": 200})
+        gamma = float(np.clip(found.x[1], LOW_GAMMA, HIGH_GAMMA)) if fixed is None else fixed
+        return math.exp(found.x[0]), gamma
+
+
+def grid_scores(voxels: Voxels, gamma: float, temperatures: Sequence[float]) -> GridScores:
+    """NLL and equal-mass ECE at each temperature, g fixed."""
+
+    def log_probs(logits: Tensor, temperature: float) -> Tensor:
+        return focal_log_map((logits / temperature).log_softmax(0), gamma, 0).log_softmax(0)
+
+    return by_grid(voxels, log_probs, temperatures, mass=True)
+
+
+def nll_gradient(voxels: Voxels, x: Tensor) -> tuple[float, Tensor]:
+    """Mean NLL in nats and its gradient in x = (ln T, g)."""
+    value, gradient = 0.0, torch.zeros(2, dtype=torch.float64)
+    for chunk in voxels.chunks():
+        at = x.clone().requires_grad_()
+        with torch.enable_grad():
+            log_p = (chunk.logits * (-at[0]).exp()).log_softmax(0)
+            log_v = focal_log_map(log_p, at[1], 0)
+            lost = (log_v.logsumexp(0) - log_v.gather(0, chunk.labels[None])[0]).sum()
+            (own,) = torch.autograd.grad(lost, at)
+        value += float(lost.detach())
+        gradient += own
+    return value / voxels.total, gradient / voxels.total
+
+
+def _curvature(voxels: Voxels, x: Tensor, step: float = 1e-5) -> Tensor:
+    """Second derivatives (2, 2) by central differences of the gradient, made positive where the NLL is not convex."""
+    moves = step * torch.eye(2, dtype=torch.float64)
+    rows = [(nll_gradient(voxels, x + move)[1] - nll_gradient(voxels, x - move)[1]) / (2 * step) for move in moves]
+    values, vectors = torch.linalg.eigh((torch.stack(rows) + torch.stack(rows).T) / 2)
+    bounded: Tensor = vectors @ torch.diag(values.abs().clamp(min=1e-8)) @ vectors.T
+    return bounded

@@ -1,0 +1,132 @@
+"""The voxels that a calibrator is fitted on, in pieces of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = 1 << 15  # voxels at a time: a few megabytes in float64, which stay in the cache
+Batches = Tensor | Sequence[Tensor]
+
+
+class Chunk(NamedTuple):
+    """logits (C, n) float64, labels (n,) int64, and the group of each voxel (n,) int64 where groups were given."""
+
+    logits: Tensor
+    labels: Tensor
+    groups: Tensor | None = None
+
+
+class Part(NamedTuple):
+    """logits (C, N) of any float type, labels (N,), groups (N,), and which voxels to use (N,); views, not copies."""
+
+    logits: Tensor
+    labels: Tensor
+    groups: Tensor | None
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Voxels to fit on. The parts stay where they are, mapped files too: `chunks` is the only copy, piece by piece."""
+
+    num_classes: int
+    parts: tuple[Part, ...]
+    total: int
+
+    @classmethod
+    def of(
+        cls,
+        logits: Batches,
+        labels: Batches,
+        num_classes: int,
+        *,
+        mask: Batches | None = None,
+        groups: Batches | None = None,
+    ) -> Voxels:
+        """From logits (B, C, *S) and labels, mask, groups (B, *S), each a tensor or a sequence of them.
+
+        Raises ValueError for shapes that do not fit, values that are not finite, labels out of range where `mask` is
+        true, and when no voxel is left.
+        """
+        parts: list[Part] = []
+        z, y = as_sequence(logits), as_sequence(labels)
+        masks: Sequence[Tensor | None] = [None] * len(z) if mask is None else as_sequence(mask)
+        grouped: Sequence[Tensor | None] = [None] * len(z) if groups is None else as_sequence(groups)
+        if not len(z) == len(y) == len(masks) == len(grouped):
+            raise ValueError(f"expected as many labels and masks as logits, got {len(z)}, {len(y)}, {len(masks)}")
+        for batch in zip(z, y, grouped, masks, strict=True):
+            parts += _parts(*batch, num_classes)
+        voxels = cls(num_classes, tuple(parts), 0)
+        total = 0
+        for chunk in voxels.chunks():
+            _check(chunk, num_classes)
+            total += len(chunk.labels)
+        if not total:
+            raise ValueError("at least one voxel is needed to fit on")
+        return cls(num_classes, voxels.parts, total)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The voxels in float64, in order, at most 2^15 at a time."""
+        for part in self.parts:
+            for start in range(0, len(part.labels), CHUNK):
+                at: slice | Tensor = slice(start, start + CHUNK)
+                if part.mask is not None:
+                    at = part.mask[at].nonzero()[:, 0] + start
+                labels = part.labels[at]
+                if len(labels):
+                    groups = None if part.groups is None else part.groups[at].long()
+                    yield Chunk(part.logits[:, at].double().contiguous(), labels.long(), groups)
+
+    def sample(self, limit: int, seed: int = 0) -> Voxels:
+        """About `limit` voxels, drawn with replacement; all of them where there are no more."""
+        if self.total <= limit:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        drawn = []
+        for part in self.parts:
+            used = None if part.mask is None else part.mask.nonzero()[:, 0]
+            n = len(part.labels) if used is None else len(used)
+            if not n:
+                continue
+            at = torch.randint(n, (max(1, round(limit * n / self.total)),), generator=generator).sort().values
+            at = at.to(part.labels.device)
+            at = at if used is None else used[at]
+            groups = None if part.groups is None else part.groups[at]
+            drawn.append(Part(part.logits[:, at], part.labels[at], groups, None))
+        return Voxels(self.num_classes, tuple(drawn), sum(len(part.labels) for part in drawn))
+
+
+def as_sequence(value: Batches) -> Sequence[Tensor]:
+    """A tensor as a sequence of one."""
+    return [value] if isinstance(value, Tensor) else value
+
+
+def _parts(
+    logits: Tensor, labels: Tensor, groups: Tensor | None, mask: Tensor | None, num_classes: int
+) -> Iterator[Part]:
+    """One part an image; (N, C) is one image, too."""
+    if logits.ndim < 2 or logits.shape[1] != num_classes or not logits.dtype.is_floating_point:
+        raise ValueError(f"expected floating logits (B, {num_classes}, *S), got {logits.dtype} {tuple(logits.shape)}")
+    shape = (logits.shape[0], *logits.shape[2:])
+    for name, value in (("labels", labels), ("mask", mask), ("groups", groups)):
+        if value is not None and value.shape != shape:
+            raise ValueError(f"expected {name} {shape}, got {tuple(value.shape)}")
+    z, y = logits.detach(), labels
+    if logits.ndim == 2:
+        z, y = z.T[None], y[None]
+        groups, mask = (None if value is None else value[None] for value in (groups, mask))
+    for b in range(len(z)):
+        own = [None if value is None else value[b].flatten() for value in (groups, mask)]
+        yield Part(z[b].flatten(1), y[b].flatten(), own[0], None if own[1] is None else own[1].bool())
+
+
+def _check(chunk: Chunk, num_classes: int) -> None:
+    if not bool(torch.isfinite(chunk.logits).all()):
+        raise ValueError("logits must be finite; of probabilities, take log(max(p, smallest)) first")
+    if int(chunk.labels.min()) < 0 or int(chunk.labels.max()) >= num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}; leave ignored voxels out by `mask`")
