@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from medcalib.cli_bench import bench
+from medcalib.cli_calibrate import apply, calibrate, calibrators
 from medcalib.cli_score import merge, score
 from medcalib.cli_support import (
     LOSS_SYMBOLS,
@@ -129,31 +130,9 @@ def predict(
     return Exit.SOME_REFUSED if index["refused"] else Exit.OK
 
 
-@command
-def calibrate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option(help="File to write, such as temperature.safetensors.")],
-    method: Annotated[Literal["temperature"], typer.Option()] = "temperature",
-    weights: Weights = "best",
-    data: Data = None,
-    device: str = "auto",
-) -> int:
-    """Fit a calibrator on the validation cases of a run; apply it with `predict --calibrator`."""
-    from medcalib.engine.calibrate import calibrate as fit
-    from medcalib.report.text import facts_text
-
-    fitted = fit(run, out, method=method, data=data, device=device, weights=weights)
-    parameters = {name.removesuffix("_"): value.tolist() for name, value in fitted.state_dict().items()}
-    typer.echo(facts_text({**parameters, "before": fitted.facts["before"], "after": fitted.facts["after"]}))
-    before, after = (fitted.facts[when]["ece_pred_foreground"] for when in ("before", "after"))
-    if before is not None and after > before:
-        typer.echo(
-            "the predicted foreground became worse: the fit is over all voxels, and most are background", err=True
-        )
-    typer.echo(f"wrote {out}")
-    return Exit.OK
-
-
+command(calibrate)
+command(apply)
+command(calibrators)
 command(score)
 command(merge)
 

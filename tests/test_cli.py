@@ -50,7 +50,7 @@ def test_help_lists_every_command() -> None:
     assert found.returncode == 0
     for name in ("demo", "phantom", "check", "train", "predict", "calibrate", "score", "merge", "maps", "report"):
         assert f"  {name} " in found.stdout
-    for name in ("schema", "doctor", "datasets", "losses"):
+    for name in ("schema", "doctor", "datasets", "losses", "apply", "calibrators"):
         assert f"  {name} " in found.stdout
 
 

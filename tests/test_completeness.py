@@ -34,8 +34,11 @@ def test_every_term_has_a_test_and_a_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", calibrators.names())
-def test_every_calibrator_has_a_test(name: str) -> None:
+def test_every_calibrator_has_a_test_and_a_row_in_the_readme(name: str) -> None:
     assert (REPOSITORY / "tests" / "calibrators" / f"test_{name}.py").is_file()
+    assert re.search(rf"^\| `{name}` \| .+ \|", README, re.MULTILINE), f"add a row for `{name}` to README.md"
+    method = calibrators.CALIBRATORS[name]
+    assert all((method.__doc__, method.formula, method.reference))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

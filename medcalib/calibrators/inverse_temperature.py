@@ -13,7 +13,7 @@ from medcalib.calibrators.voxels import Chunk, Voxels
 
 SAMPLE = 1 << 18  # voxels that give the start: the minimum of all is then two or three passes away
 LOW, HIGH = 1e-4, 1e4
-_TOLERANCE = 1e-12
+_TOLERANCE = 1e-11
 _MAX_STEPS = 100
 Groups = Callable[[Chunk], Tensor]
 
@@ -67,7 +67,9 @@ def _roots(voxels: Voxels, groups: Groups, beta: Tensor) -> Tensor:
         rising = slope.first >= 0
         low, high = torch.where(rising, low, beta), torch.where(rising, beta, high)
         step = beta - slope.first / slope.second
-        good = (step > low) & (step < high) & ((step - beta).abs() <= moved / 2)  # false where the step is NaN
+        size = (step - beta).abs()
+        good = (step > low) & (step < high) & (size <= moved / 2)  # false where the step is NaN
+        good |= size <= _TOLERANCE * beta  # there, rounding decides on the sides of the bracket
         following = torch.where(good, step, (low * high).sqrt())
         at_end = (following <= 1.01 / HIGH) | (following >= 0.99 / LOW) | (slope.second <= 0)  # or no voxel
         moved = (following - beta).abs()

@@ -1,4 +1,4 @@
-"""What `medcalib datasets` and `medcalib losses` list."""
+"""What `medcalib datasets`, `losses` and `calibrators` list."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from medcalib import losses
+from medcalib import calibrators, losses
 from medcalib.config import load
 from medcalib.config.bundled import bundled
 from medcalib.data.layouts import LAYOUTS
@@ -43,6 +43,22 @@ def list_losses(wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
         for name, recipe in losses.RECIPES.items()
         if not wanted or name in wanted
     ]
+
+
+def list_calibrator(name: str) -> dict[str, Any]:
+    """A calibrator: formula, options with defaults, source, and whether predictions stay."""
+    if name not in calibrators.CALIBRATORS:
+        near = difflib.get_close_matches(name, calibrators.CALIBRATORS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "`medcalib calibrators` lists them"
+        raise ConfigError(f"{name!r} is no calibrator and no file; {hint}")
+    method = calibrators.CALIBRATORS[name]
+    return {
+        "name": name,
+        "formula": method.formula,
+        "options": {key: p.default for key, p in calibrators.parameters(name).items()},
+        "predictions": "stay" if method.keeps_argmax else "may change",
+        "source": method.reference,
+    }
 
 
 def _first_line(function: Any) -> str:

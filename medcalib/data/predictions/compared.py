@@ -15,6 +15,7 @@ from medcalib.data.labels import LabelMap
 from medcalib.data.load import read_any, read_label, read_posterior
 from medcalib.data.predictions.channels import Activation, channels_of
 from medcalib.data.predictions.grid import Grid
+from medcalib.data.predictions.logits import as_logits
 from medcalib.data.predictions.placed import placed
 from medcalib.data.predictions.voxels import Voxels
 from medcalib.errors import DataError
@@ -73,6 +74,11 @@ class Compared:
             np.exp(values, out=values)
             values /= values.sum(0)
         return values
+
+    @property
+    def logits(self) -> NDArray[np.float32]:
+        """Logits (C, i, j, k) in memory, or logarithms of softmax probabilities; see `as_logits`."""
+        return as_logits(self._open(), self.activation, self.channel_names)
 
     def slabs(self, max_voxels: int = 1 << 20) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Slices along the last axis k with the values (C, i, j, n) as `activation` says, read in bounded memory.

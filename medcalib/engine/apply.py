@@ -1,0 +1,107 @@
+"""Repairing predictions that lie on disk, of any tool, with a saved calibrator."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import medcalib
+from medcalib.config import RunConfig
+from medcalib.config.references import references
+from medcalib.data.case import Case
+from medcalib.data.labels import LabelMap
+from medcalib.data.predictions import INDEX, find_predictions, remove_prediction, without_folders, write_prediction
+from medcalib.data.predictions.alone import read_alone
+from medcalib.data.predictions.logits import as_logits
+from medcalib.engine.fitted import (
+    Fitted,
+    described,
+    load_fitted,
+    refuse_fitted_cases,
+    refuse_other_classes,
+    refuse_other_model,
+)
+from medcalib.errors import ConfigError, DataError
+from medcalib.files import check_case_id, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+
+def apply_calibrator(
+    calibrator: Path,
+    predictions: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    config: RunConfig | None = None,
+    assume_logits: bool = False,
+    assume_orientation: bool = False,
+) -> dict[str, Any]:
+    """Write the repaired probabilities of every prediction of a folder into `out`; returns the index written there.
+
+    `labels`: volumes that tell the grid and, with `config`, whose patient a case is; needed for arrays (.npz, .npy).
+    Cases of patients that the calibrator was fitted on are refused unless it was cross-fitted; then each is repaired
+    by the fit that has not seen the patient. A case whose files are refused is recorded; the others go on.
+    """
+    if out.resolve() in {path.resolve() for path in (predictions, labels) if path is not None}:
+        raise ConfigError(f"{out} is a folder that is read from; choose another one for the repaired predictions")
+    fitted = load_fitted(calibrator)
+    if fitted.calibrator.image_channels:
+        raise ConfigError(f"{calibrator} needs the images; apply it with `predict --calibrator`")
+    before = read_json(predictions / INDEX) if (predictions / INDEX).is_file() else {}
+    method = before.get("method", {"name": predictions.name})
+    refuse_other_model(fitted, calibrator, method.get("weights_sha256"), str(predictions))
+    data = None if config is None else config.data
+    known = {} if labels is None else references(labels, data)
+    found, ambiguous = find_predictions(predictions, known)
+    cases = {name: known.get(name, Case(name, name, ())) for name in sorted({*found, *ambiguous})}
+    if not cases:
+        raise DataError("no_prediction", f"{predictions} holds no <case>.nii.gz, .npz, .npy or set of class files")
+    refuse_fitted_cases(fitted, calibrator, cases.values())
+    label_map = None if data is None else data.label_map
+    source = {
+        "dataset": before.get("dataset"),
+        "method": {**method, "name": f"{method['name']} + {fitted.calibrator.name}", "calibrator": described(fitted)},
+        "software": f"medcalib {medcalib.__version__}",
+    }
+    index: dict[str, Any] = {**source, "split": before.get("split"), "cases": list(cases), "refused": []}
+    write_json(out / INDEX, index)
+    for case in tqdm(cases.values(), "apply", leave=False, disable=not sys.stderr.isatty()):
+        try:
+            remove_prediction(out, case)
+            if case.id in ambiguous:
+                raise ambiguous[case.id]
+            _repair(case, found[case.id], out, fitted, calibrator, label_map, source, assume_logits, assume_orientation)
+        except DataError as error:
+            log.warning("refused: %s", error)
+            message = without_folders(str(error), predictions, *([] if labels is None else [labels]))
+            index["refused"].append({"case": case.id, "reason": error.reason, "message": message})
+    write_json(out / INDEX, index)
+    return index
+
+
+def _repair(
+    case: Case,
+    prediction: Path,
+    out: Path,
+    fitted: Fitted,
+    file: Path,
+    label_map: LabelMap | None,
+    source: Mapping[str, Any],
+    assume_logits: bool,
+    assume_orientation: bool,
+) -> None:
+    check_case_id(case.id)
+    read = read_alone(
+        prediction, label_map, case.label, assume_logits=assume_logits, assume_orientation=assume_orientation
+    )
+    refuse_other_classes(fitted, file, read.label_map, str(prediction))
+    logits = torch.from_numpy(as_logits(read.voxels, read.activation, read.channel_names))
+    probs = fitted.for_case(case)(logits[None])[0].softmax(0).numpy()
+    write_prediction(out, case, probs, read.affine, read.label_map, source)
