@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +18,8 @@ from medcalib.metrics.summary import summarize
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 from medcalib.report import build_report
-from medcalib.report.content import Cell, Row, _marked, comparison, headline, read_methods
+from medcalib.report.content import Cell, Row, _marked, comparison, read_methods
+from medcalib.report.headlines import headline
 
 NAMES = ("background", "RV", "LV")
 REGIONS = ("all", "foreground", "gt_foreground")
@@ -169,8 +168,8 @@ def test_every_ece_in_words_is_in_the_json(built: tuple[Path, list[Path]]) -> No
     out, folders = built
     text = Page(out.read_text(encoding="utf-8")).text
     stored = set(re.findall(r"\d\.\d+", " ".join((f / "scores.json").read_text() for f in folders)))
-    known = {f"{float(number):.4f}" for number in stored}
-    said = re.findall(r"ECE (\d\.\d{4})", text)
+    known = {f"{float(number):.{digits}f}" for number in stored for digits in (3, 4)}
+    said = re.findall(r"ECE (\d\.\d+)", text)
     assert said
     assert set(said) <= known
 
@@ -191,11 +190,17 @@ def test_slices_of_worst_median_and_best(built: tuple[Path, list[Path]]) -> None
 
 def test_words_follow_the_numbers(built: tuple[Path, list[Path]]) -> None:
     methods = read_methods(built[1])
-    sharp, soft = (headline(m) for m in methods)
-    gap = methods[0].scores["pooled"]["foreground"]["gap"]
-    assert sharp["verdict"] == f"Overconfident by {gap * 100:.1f} percentage points"
-    assert f"mean confidence exceeds accuracy by {gap:.4f}" in sharp["sentence"]
-    assert soft["direction"] == ("overconfident" if methods[1].main["gap"] > 0 else "underconfident")
+    sharp = headline(methods[0])
+    pooled = methods[0].scores["pooled"]["foreground"]
+    assert sharp.verdict == "Overconfident in the foreground of reference or prediction"
+    says = pooled["accuracy"] + pooled["gap"]
+    limits = f"{pooled['ece_low']:.3f} to {pooled['ece_high']:.3f} over 4 patients"
+    said = (
+        f"It says {says:.3f} and is right {pooled['accuracy']:.3f} of the time (ECE {pooled['ece']:.3f}, 95 % interval"
+    )
+    assert sharp.sentences[0] == f"{said} {limits})."
+    worst = max(("RV", "LV"), key=pooled["classwise_ece"].__getitem__)
+    assert sharp.sentences[1].startswith(f"Worst class: {worst} (classwise ECE {pooled['classwise_ece'][worst]:.3f}")
     said = " ".join(comparison(methods))
     assert "soft has the lower ECE" in said
     for word in ("significant", "winner", "better"):
@@ -291,17 +296,3 @@ def test_equal_names_are_numbered_and_bad_input_is_refused(tmp_path: Path) -> No
     with pytest.raises(DataError, match="score again"):
         build_report(folders, tmp_path / "r.html")
     assert not (tmp_path / "r.html").exists()
-
-
-def test_opens_in_a_browser_without_console_errors(built: tuple[Path, list[Path]], tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("no chromium on this machine")
-    picture = tmp_path / "page.png"
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [browser, *quiet, "--enable-logging=stderr", f"--screenshot={picture}", "--window-size=1200,2400"]
-    done = subprocess.run([*command, built[0].as_uri()], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0
-    assert "CONSOLE" not in done.stderr
-    assert picture.stat().st_size > 50_000

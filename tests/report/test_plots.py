@@ -39,7 +39,7 @@ def test_points_are_the_counts_of_a_hand_made_case() -> None:
     strip = ax.child_axes[0]
     assert [bar.get_height() for bar in strip.patches] == [0, 0, 0, 0, 0, 0, 0, 2, 0, 4]
     assert strip.get_yscale() == "log"
-    assert ax.get_title(loc="left") == "foreground"
+    assert ax.get_title(loc="left") == "foreground, n = 6"
     # gaps of 0.25 and 0.2, weighed by two and four voxels
     assert drawn.get_label() == f"ECE {1.3 / 6:.4f}" == f"ECE {counts.ece(10):.4f}"
 
