@@ -14,6 +14,13 @@ VERDICTS = {
     "open": "Direction left open",
     "none": "No evidence of miscalibration",
 }
+# of an independent region, the worst one: its probability against its frequency
+CHANNEL_VERDICTS = {
+    "over": "Probabilities of {} too high",
+    "under": "Probabilities of {} too low",
+    "open": "Direction left open for {}",
+    "none": "No evidence of miscalibration of {}",
+}
 
 
 @dataclass(frozen=True)
@@ -32,18 +39,16 @@ def headline(method: Method) -> Headline:
     found = main_finding(method)
     if found is None:
         return Headline(method, "No voxel to score" if method.cases else "No case was scored")
-    where = in_words(found.region)
-    if found.channel:
-        where = f"about {found.name}, {where}"
-    verdict = f"{VERDICTS[found.direction]} {where}"
-    said = (
+    said = CHANNEL_VERDICTS[found.direction].format(found.name) if found.channel else VERDICTS[found.direction]
+    verdict = f"{said} {in_words(found.region)}"
+    sentences = (
         _main_sentence(method, found),
         _worst_sentence(method),
         _boundary_sentence(method),
         _sign_sentence(found),
         _true_sentence(method),
     )
-    return Headline(method, verdict, found.direction, found, tuple(text for text in said if text))
+    return Headline(method, verdict, found.direction, found, tuple(text for text in sentences if text))
 
 
 def _main_sentence(method: Method, found: Finding) -> str:

@@ -25,7 +25,8 @@ from medcalib.report.slices import missing_maps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_DISTANCE_CASES = 24  # a distance transform of a large volume takes seconds
+MAX_DISTANCE_VOXELS = 150_000_000  # of a method: minutes of reading and distance transforms
+MIN_DISTANCE_CASES = 3  # an interval over patients needs as many
 SURFACES = ("predicted", "reference")
 PairsOfSums = list[tuple[str, tuple[DistanceSums, DistanceSums]]]
 PerPatient = list[tuple[str, CalibrationCounts]]
@@ -162,13 +163,15 @@ def pooled(parts: PerPatient) -> CalibrationCounts:
 
 
 def distance_cases(method: Method) -> list[str]:
-    """The cases that the figures of distance use: those with maps, at most 24 of them, evenly taken."""
+    """The cases that the figures of distance use: those with maps; of large volumes some, evenly taken."""
     if method.maps is None:
         return []
     there = [case.case_id for case in method.cases if not missing_maps(method.maps, case.case_id)]
-    if len(there) <= MAX_DISTANCE_CASES:
+    if len(there) <= MIN_DISTANCE_CASES:
         return there
-    return [there[k] for k in np.linspace(0, len(there) - 1, MAX_DISTANCE_CASES).round().astype(int)]
+    voxels = read_any(method.maps / f"{there[0]}_label.nii.gz").array.size
+    wanted = min(len(there), max(MIN_DISTANCE_CASES, MAX_DISTANCE_VOXELS // voxels))
+    return [there[k] for k in np.linspace(0, len(there) - 1, wanted).round().astype(int)]
 
 
 def _distance_sums(method: Method) -> Iterator[tuple[str, tuple[DistanceSums, DistanceSums]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import log
+from math import log, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from medcalib.report.slices import CaseSlices
 
 INDEX = "maps.json"
 MAX_BYTES = 6_000_000  # of all slices of a page: with its figures and tables it stays below 10 MB
-EDGES = (320, 224, 160, 112, 80)  # longest edges of pictures that are tried in turn
+EDGE, LEAST_EDGE = 320, 64  # longest edge of a picture in pixels: the wish, and where thinning ends
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ def viewers(methods: Sequence[Method], underlays: Mapping[str, Path], cases: int
         return {"viewers": [], "bars": {}, "scales": Scales(), "window": "", "gap_range": GAP_RANGE, "map_text": {}}
     classes = max(*(len(m.scores["settings"]["classes"]) for m in methods), 2)
     scales = Scales(1 / classes, log(classes))
-    shown: list[tuple[Method, list[Viewer]]] = []
-    for edge in EDGES:
+    shown, edge = [], EDGE
+    while edge:
         shown = [(m, list(_viewers(m, m.maps, underlays, scales, cases, edge))) for m in methods if m.maps]
-        if sum(v.bytes for _, found in shown for v in found) <= MAX_BYTES:
-            break
+        size = sum(v.bytes for _, found in shown for v in found)
+        edge = (
+            0 if size <= MAX_BYTES or edge <= LEAST_EDGE else max(int(edge * sqrt(0.9 * MAX_BYTES / size)), LEAST_EDGE)
+        )
     indices = [read_json(f / INDEX) for f in folders if (f / INDEX).is_file()]
     windows = {index.get("window_mm") for index in indices}
     known = len(windows) == 1 and None not in windows

@@ -1,4 +1,4 @@
-"""A headless Chromium driven over its debugging pipe (NUL-ended JSON on two file descriptors): standard library only."""
+"""A headless Chromium, driven over its debugging pipe (NUL-ended JSON on two descriptors) by the standard library."""
 
 from __future__ import annotations
 
