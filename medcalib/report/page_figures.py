@@ -25,7 +25,7 @@ from medcalib.report.slices import missing_maps
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_DISTANCE_VOXELS = 150_000_000  # of a method: minutes of reading and distance transforms
+MAX_DISTANCE_VOXELS = 60_000_000  # of a method: about a minute of reading and distance transforms
 MIN_DISTANCE_CASES = 3  # an interval over patients needs as many
 SURFACES = ("predicted", "reference")
 PairsOfSums = list[tuple[str, tuple[DistanceSums, DistanceSums]]]
@@ -129,7 +129,9 @@ def repairs(methods: Sequence[Method]) -> Iterator[Picture]:
         if len(counts) == 2 and counts[0].voxels() == counts[1].voxels():
             title = f"{after.name}, {region}"
             draw = partial(plots.plot_before_after, counts[0], counts[1], title=title, **options)
-            yield Picture(_uri(draw), f"Reliability before and after the calibrator of {after.name}, {region}")
+            yield Picture(
+                _uri(draw, tight=True), f"Reliability before and after the calibrator of {after.name}, {region}"
+            )
 
 
 def by_distance(methods: Sequence[Method]) -> list[Picture]:
@@ -147,7 +149,7 @@ def _distance_axes(sums: Sequence[tuple[int, Method, PairsOfSums]], side: int) -
     ax = plots.new_axes(3.9, 3.3, (0.17, 0.33, 0.8, 0.58))
     for k, method, cases in sums:
         parts = [(patient, pair[side]) for patient, pair in cases]
-        plots.plot_gap_by_distance(parts, ax, name=method.name, number=k)
+        plots.plot_gap_by_distance(parts, ax, name=f"{method.name} (n = {len(cases)})", number=k)
     ax.set_title(f"to the {SURFACES[side]} surface", fontsize=9.5, loc="left")
     return ax
 

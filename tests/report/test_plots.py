@@ -40,7 +40,8 @@ def test_points_are_the_counts_of_a_hand_made_case() -> None:
     strip = ax.child_axes[0]
     assert [bar.get_height() for bar in strip.patches] == [0, 0, 0, 0, 0, 0, 0, 2, 0, 4]
     assert strip.get_yscale() == "log"
-    assert ax.get_title(loc="left") == "foreground, n = 6"
+    assert ax.get_title(loc="left") == "foreground"
+    assert strip.get_xlabel() == "confidence (n = 6)"
     # gaps of 0.25 and 0.2, weighed by two and four voxels
     assert drawn.get_label() == f"ECE {1.3 / 6:.4f}" == f"ECE {counts.ece(10):.4f}"
 
@@ -180,7 +181,7 @@ def test_risk_coverage_ends_at_the_error_rate() -> None:
     ax = plots.plot_risk_coverage(counts, name="m", region="all")
     np.testing.assert_allclose(line(ax, "risk 0").get_xydata(), [[0.25, 0], [0.5, 0], [0.75, 1 / 3], [1, 0.25]])
     np.testing.assert_allclose(line(ax, "best").get_xydata()[[0, 1, -1]], [[0, 0], [0.75, 0], [1, 0.25]], atol=1e-12)
-    assert line(ax, "risk 0").get_label() == "m, AURC 0.1458"  # (0 + 0 + 1/3 + 1/4) / 4
+    assert line(ax, "risk 0").get_label() == "m (n = 4), AURC 0.1458"  # (0 + 0 + 1/3 + 1/4) / 4
     plots.plot_risk_coverage(counts, ax, name="other", number=1)
     assert len(ax.get_legend().get_texts()) == 2
     plots.svg(lambda: plots.plot_risk_coverage(CalibrationCounts.zeros(2)))

@@ -40,7 +40,7 @@ def plot_before_after(
         x, y = points_of(counts.reliability(channel, bins=bins, edges=edges))
         text = f"{name}: ECE {ece_of(counts, channel, bins, edges):.4f}" if x.size else f"{name}: no voxel"
         ax.plot(x, y, ms=4, lw=1.4, label=text, zorder=3, gid=name, **look)
-    frame(ax, f"{title}, n = {sizes[0]:,}".lstrip(", "), "accuracy" if channel == 0 else "frequency of the class")
+    frame(ax, title, "accuracy" if channel == 0 else "frequency of the class")
     curve = after.reliability(channel, bins=bins, edges=edges)
     count_strip(ax, curve, "confidence" if channel == 0 else "predicted probability")
     return ax

@@ -44,7 +44,7 @@ def plot_method_comparison(scores: Sequence[Numbers], ax: Axes | None = None) ->
             ms=SIZES[number % len(SIZES)],
             lw=1.1,
             capsize=2.5 + number % 3,
-            label=plain(str(entry.get("method", {}).get("name", "")) or "method"),
+            label=plain(_name(entry)),
         )
     ax.set_xlabel("mean Dice of the foreground classes (95 % interval)")
     regions = ", ".join(sorted({main_region(entry) or "" for entry in scores} - {""}))
@@ -54,6 +54,11 @@ def plot_method_comparison(scores: Sequence[Numbers], ax: Axes | None = None) ->
     ax.set_ylim(0, ax.get_ylim()[1])
     finish(ax)
     return ax
+
+
+def _name(entry: Numbers) -> str:
+    name = str(entry.get("method", {}).get("name", "")) or "method"
+    return f"{name} (n = {entry['n_scored']} cases)" if "n_scored" in entry else name
 
 
 def _reach(value: float, low: float | None, high: float | None) -> NDArray[np.float64] | None:

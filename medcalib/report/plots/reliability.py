@@ -52,11 +52,7 @@ def plot_reliability(
         text = f"true ECE {ece_of(counts, channel, bins, edges, true=True):.4f}"
         look: dict[str, Any] = {"color": COLORS[1], "marker": "D", "ms": 3, "lw": 1.1, "ls": "--", "zorder": 4}
         ax.plot(true_x, true_y, label=text, gid="true", **look)
-    frame(
-        ax,
-        f"{region}, n = {counts.voxels(channel):,}".lstrip(", "),
-        "accuracy" if channel == 0 else "frequency of the class",
-    )
+    frame(ax, region, "accuracy" if channel == 0 else "frequency of the class")
     count_strip(ax, curve, "confidence" if channel == 0 else "predicted probability")
     return ax
 
@@ -139,6 +135,6 @@ def count_strip(ax: Axes, curve: Reliability, xlabel: str) -> None:
     bins = len(curve.n)
     centers = (np.arange(bins) + 0.5) / bins
     strip.bar(centers, curve.n.numpy(), width=0.86 / bins, color=BAR, gid="voxels")
-    strip.set(xlim=(0, 1), xlabel=xlabel, ylabel="voxels")
+    strip.set(xlim=(0, 1), xlabel=f"{xlabel} (n = {int(curve.n.sum()):,})", ylabel="voxels")
     log_counts(strip, float(curve.n.max()))
     strip.tick_params(labelsize=8)
