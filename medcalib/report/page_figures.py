@@ -56,7 +56,7 @@ def overview(methods: Sequence[Method]) -> list[Picture]:
     gaps = partial(plots.plot_gaps, [(m.name, gaps_of(m)) for m in scored])
     text = "Mean confidence minus accuracy of each method by region and class, with 95 % intervals"
     found = [Picture(_uri(gaps, tight=True), text)]
-    if not any(m.binary for m in scored):
+    if len(scored) > 1 and not any(m.binary for m in scored):
         both = partial(plots.plot_method_comparison, [m.scores for m in scored])
         text = "Pooled ECE against mean Dice of each method; the numbers are in the table below"
         found.append(Picture(_uri(both, tight=True), text))
