@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-scoring lint format schema clean
+.PHONY: demo test test-slow bench bench-scoring lint format schema figures clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -35,6 +35,9 @@ format: $(READY)
 
 schema: $(READY)
 	$(BIN)/medcalib schema --out configs/medcalib.schema.json
+
+figures: $(READY)
+	$(BIN)/python docs/figures.py
 
 # torch goes first: on a machine with a CUDA card choose its build with TORCH, for example
 #   make TORCH="torch --index-url <the index of the CUDA build>" demo

@@ -174,6 +174,8 @@ def report(
     config: Annotated[str | None, typer.Option(help="With --data: shows the images below the maps.")] = None,
     data: Data = None,
     set_: Set = None,
+    cases: Annotated[int, typer.Option(min=1, help="Cases a method in slices, from the worst to the best.")] = 3,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Calibration report",
 ) -> int:
     """One self-contained HTML page; needs neither GPU nor images."""
     from medcalib.report import build_report
@@ -181,7 +183,8 @@ def report(
 
     loaded = optional_config(config, set_, data)
     images = underlays(loaded) if loaded else {}
-    typer.echo(f"report: {build_report(scores, out, maps=maps or (), underlays=images)}")
+    written = build_report(scores, out, maps=maps or (), underlays=images, title=title, cases=cases)
+    typer.echo(f"report: {written}")
     return Exit.OK
 
 

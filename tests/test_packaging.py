@@ -80,7 +80,9 @@ def check_shipped(names: set[str]) -> None:
     """Every module and bundled file of the checkout is in the wheel, sources of the library are not."""
     expected = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "medcalib").rglob("*.py")}
     expected |= {f"medcalib/configs/{path.name}" for path in (REPOSITORY / "configs").iterdir()}
-    expected |= {"medcalib/py.typed", "medcalib/losses/references.bib", "medcalib/report/template.html.j2"}
+    expected |= {"medcalib/py.typed", "medcalib/losses/references.bib"}
+    templates = (REPOSITORY / "medcalib" / "report" / "templates").iterdir()
+    expected |= {path.relative_to(REPOSITORY).as_posix() for path in templates}
     assert expected <= names
     assert not [name for name in names if "csrc" in name]
 

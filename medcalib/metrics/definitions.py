@@ -40,6 +40,12 @@ DEFINITIONS = {
     "reference. independent: 95 % interval if voxels erred independently, far too narrow; dependent: from #{p > 0.977} "
     "to #{p > 0.023}, if all depended on one number; inside_*: the reference lies inside",
     "pooled_overlap": "of the voxels of all cases together",
+    "ece_low, ece_high": "95 % interval of the pooled ECE, BCa bootstrap over patients: voxels of the drawn patients "
+    "are pooled; null with fewer than 3 patients",
+    "voxels": "number of voxels of the region that were scored; of independent channels, of the channel with the most",
+    "zero_probability": "number of voxels whose true class has probability 0; they enter nll as the smallest float32",
+    "value, n": "mean over the n cases that have the score, each case alike",
+    "n_expected, n_scored": "cases that should have been scored, and that were; refused names the others with a reason",
     "low, high": "95 % interval, BCa bootstrap over patients; null with fewer than 3 patients",
     "null": "a ratio that divides by 0, or a distance to nothing; left out of means, n counts the cases with a value",
 }

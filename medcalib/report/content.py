@@ -14,13 +14,14 @@ from medcalib.metrics.case import CaseScores
 from medcalib.report.plots import main_region
 
 Numbers = dict[str, Any]
-KEYS = ("n_expected", "n_scored", "refused", "settings", "pooled", "mean", "cases")
-WHERE = {
-    "foreground": "in the foreground",
+REGION_WORDS = {
     "all": "over all voxels",
+    "foreground": "in the foreground of reference or prediction",
     "gt_foreground": "in the reference foreground",
     "pred_foreground": "in the predicted foreground",
+    "boundary": "near the reference boundaries",
 }
+KEYS = ("n_expected", "n_scored", "refused", "settings", "pooled", "mean", "cases")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,17 @@ class Method:
     @property
     def where(self) -> str:
         """The main region in the words of a sentence."""
-        return WHERE.get(str(self.region), f"in region {self.region}")
+        return in_words(str(self.region))
+
+    @property
+    def binary(self) -> bool:
+        """Whether channels are independent regions, without a top label."""
+        return bool(self.scores["settings"].get("independent_channels"))
+
+    @property
+    def regions(self) -> list[str]:
+        """Scored regions, the main one first."""
+        return sorted(self.scores["pooled"], key=lambda name: name != self.region)
 
     @property
     def patients(self) -> int:
@@ -73,6 +84,11 @@ class Row:
     digits: int = 4
 
 
+def in_words(region: str) -> str:
+    """A region in the words of a sentence."""
+    return REGION_WORDS.get(region, f"in region {region}")
+
+
 def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Method]:
     """Scores folders as methods; names that occur twice are numbered."""
     found: list[Method] = []
@@ -93,51 +109,6 @@ def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Meth
             raise DataError("missing_file", f"{folder} lacks the counts of {named}; score again")
         found.append(Method(name, numbers, cases, images))
     return found
-
-
-def headline(method: Method) -> Numbers:
-    """What a reader needs of one method at once: direction and size of the gap, and where it is worst."""
-    if method.main.get("ece") is None:
-        return {"method": method, "verdict": "", "instead": _without_verdict(method)}
-    gap = method.main["gap"]
-    direction = "" if abs(gap) < 0.0005 else "overconfident" if gap > 0 else "underconfident"
-    size = f"{direction.capitalize()} by {abs(gap) * 100:.1f} percentage points"
-    return {
-        "method": method,
-        "direction": direction,
-        "verdict": size if direction else "Neither over- nor underconfident on average",
-        "sentence": f"{_gap_sentence(method)} {_worst_sentence(method)}".strip(),
-    }
-
-
-def _without_verdict(method: Method) -> str:
-    if not method.cases:
-        return "No case was scored"
-    if method.scores["settings"].get("independent_channels"):
-        return "Independent regions have no top label: see the calibration of each region"
-    return "No voxel to score"
-
-
-def _gap_sentence(method: Method) -> str:
-    gap, ece = method.main["gap"], method.main["ece"]
-    relation = "exceeds" if gap > 0 else "falls short of" if gap < 0 else "equals"
-    size = f" by {abs(gap):.4f}" if gap else ""
-    text = f"{method.name}: {method.where}, mean confidence {relation} accuracy{size} "
-    text += f"({method.main['voxels']:,} voxels, {len(method.cases)} cases)."
-    if abs(gap) < 0.5 * ece:
-        text += " The gap changes sign over the range of confidence, so the ECE is larger than its mean."
-    return text
-
-
-def _worst_sentence(method: Method) -> str:
-    """The worst class; regions are not ranked, since those chosen by the reference are biased by that choice."""
-    settings = method.scores["settings"]
-    wanted = {*settings["classes"][1:], *settings["composites"]}
-    classes = {k: v for k, v in method.main["classwise_ece"].items() if k in wanted and v is not None}
-    if len(classes) < 2:
-        return ""
-    name = max(classes, key=classes.__getitem__)
-    return f"The error is largest for class {name} (classwise ECE {classes[name]:.4f})."
 
 
 def comparison(methods: Sequence[Method]) -> list[str]:
@@ -170,7 +141,9 @@ def tables(methods: Sequence[Method], comparable: bool) -> Iterator[tuple[str, I
         return
     yield "Overlap and distance, mean over cases", _marked(_overlap_rows(methods), comparable)
     for region in ordered_regions(scored):
-        yield region, _marked(_region_rows(methods, region), comparable)
+        yield f"Region {region}", _marked(_region_rows(methods, region), comparable)
+    for name in dict.fromkeys(itertools.chain(*(m.scores.get("protocols", {}) for m in methods))):
+        yield f"Protocol {name}", _marked(_protocol_rows(methods, name), comparable)
 
 
 def ordered_regions(methods: Sequence[Method]) -> list[str]:
@@ -180,7 +153,11 @@ def ordered_regions(methods: Sequence[Method]) -> list[str]:
 
 
 def _overlap_rows(methods: Sequence[Method]) -> Iterator[tuple[Row, int]]:
-    for key, label, digits, sign in (("dice", "Dice", 4, 1), ("hd95_mm", "HD95, mm", 2, -1)):
+    for key, label, digits, sign in (
+        ("dice", "Dice", 4, 1),
+        ("surface_dice", "surface Dice", 4, 1),
+        ("hd95_mm", "HD95, mm", 2, -1),
+    ):
         means = [m.scores["mean"].get(key, {}) for m in methods]
         names = dict.fromkeys(itertools.chain(*means))
         for name in sorted(names, key=lambda n: n != "foreground"):
@@ -191,18 +168,41 @@ def _overlap_rows(methods: Sequence[Method]) -> Iterator[tuple[Row, int]]:
 def _region_rows(methods: Sequence[Method], region: str) -> Iterator[tuple[Row, int]]:
     pooled = [m.scores["pooled"].get(region, {}) for m in methods]
     means = [m.scores["mean"].get(region, {}) for m in methods]
+    for row, sign in _all_region_rows(methods, region, pooled, means):
+        if any(cell.value is not None for cell in row.cells):  # independent regions have no top label
+            yield row, sign
+
+
+def _all_region_rows(
+    methods: Sequence[Method], region: str, pooled: Sequence[Numbers], means: Sequence[Numbers]
+) -> Iterator[tuple[Row, int]]:
     cells = tuple(Cell(p.get("ece"), p.get("ece_low"), p.get("ece_high")) for p in pooled)
     yield Row("ECE, pooled over voxels", cells), -1
     yield Row("ECE, mean over cases", tuple(_cell(mean.get("ece")) for mean in means)), -1
+    yield Row("mean confidence minus accuracy, pooled", tuple(Cell(p.get("gap")) for p in pooled)), 0
     classwise = (_foreground_mean(m, p) for m, p in zip(methods, pooled, strict=True))
     yield Row("classwise ECE, pooled, mean of foreground classes", tuple(Cell(v) for v in classwise)), -1
-    yield Row("mean confidence minus accuracy, pooled", tuple(Cell(p.get("gap")) for p in pooled)), 0
+    names = dict.fromkeys(name for p in pooled for name in list(p.get("classwise_ece", {}))[1:])
+    for name in names if all(region == m.region for m in methods if m.cases) else ():
+        yield (
+            Row(f"classwise ECE, pooled, {name}", tuple(Cell(p.get("classwise_ece", {}).get(name)) for p in pooled)),
+            -1,
+        )
+    for key, label in (("ace_bins", "ACE over bins, pooled"), ("mce", "MCE (worst bin), pooled")):
+        yield Row(label, tuple(Cell(p.get(key)) for p in pooled)), -1
     for key, label in (("brier", "Brier score"), ("nll", "negative log-likelihood, nats")):
         yield Row(f"{label}, mean over cases", tuple(_cell(mean.get(key)) for mean in means)), -1
+    yield Row("area under risk-coverage, pooled", tuple(Cell(p.get("aurc")) for p in pooled)), -1
     if any("ece_true" in p for p in pooled):
         yield Row("true ECE, pooled", tuple(Cell(p.get("ece_true")) for p in pooled)), -1
         cells = tuple(Cell(p.get("posterior_l1")) for p in pooled)
         yield Row("true mean distance to the posterior, pooled", cells), -1
+
+
+def _protocol_rows(methods: Sequence[Method], name: str) -> Iterator[tuple[Row, int]]:
+    means = [m.scores.get("protocols", {}).get(name, {}).get("mean", {}) for m in methods]
+    for key in dict.fromkeys(itertools.chain(*means)):
+        yield Row(key, tuple(Cell(mean.get(key)) for mean in means)), 0
 
 
 def _marked(rows: Iterator[tuple[Row, int]], comparable: bool) -> Iterator[Row]:

@@ -7,8 +7,6 @@ the closest RAS axes and sliced along the axis with the largest voxels; nothing 
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,37 +18,37 @@ from numpy.typing import NDArray
 
 from medcalib.data.geometry import Affine, on_same_grid, reoriented, voxel_sizes
 from medcalib.data.load import read_any
-from medcalib.errors import DataError, MissingExtraError
+from medcalib.errors import DataError
 from medcalib.files import CASE_ID
+from medcalib.report.pictures import IGNORED, Scales, contour_path, gray_png, map_png
 
 Plane = NDArray[Any]
 MAPS = ("confidence", "error", "gap", "label", "prediction")
-IGNORED = 255
-GAP_RANGE = 0.5
+EXTRA_MAPS = ("entropy", "true_gap", "regions")  # shown where they are
+SHOWN = ("confidence", "entropy", "error", "gap", "true_gap", "regions")
 MAX_SLICES = 5
-MAX_PIXELS = 320  # longer edge of a picture; larger planes are thinned
+MAX_PIXELS = 320  # longest edge of a picture; larger planes are thinned
 MARGIN_MM = 15.0
-ERROR_COLOR, IGNORED_COLOR = (213, 94, 0), (120, 120, 150)
 VIEWS = {0: "sagittal", 1: "coronal", 2: "axial"}
 LETTERS = {0: "SPIA", 1: "SLIR", 2: "ALPR"}  # top, right, bottom, left
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice: its index in the file, four pictures as data URIs, and contours in half pixels."""
+    """One slice: its index in the file, pictures by map (and `image`) as data URIs, and contours in half pixels."""
 
     index: int
-    image: str
-    confidence: str
-    error: str
-    gap: str
+    pictures: Mapping[str, str]
     reference: str
     predicted: str
 
 
 @dataclass(frozen=True)
 class CaseSlices:
-    """The slices of a case, each `width_mm` x `height_mm`; `half_pixel_mm` (x, y) is the unit of contours."""
+    """The slices of a case, each `width_mm` x `height_mm`; `half_pixel_mm` (x, y) is the unit of contours.
+
+    Every `step`-th voxel is shown.
+    """
 
     case_id: str
     view: str
@@ -59,6 +57,7 @@ class CaseSlices:
     height_mm: float
     half_pixel_mm: tuple[float, float]
     slices: tuple[Slice, ...]
+    step: int = 1
 
 
 def missing_maps(folder: Path, case_id: str) -> list[str]:
@@ -69,12 +68,17 @@ def missing_maps(folder: Path, case_id: str) -> list[str]:
 
 
 def case_slices(
-    folder: Path, case_id: str, *, underlay: Path | None = None, lowest_confidence: float = 0.0
+    folder: Path,
+    case_id: str,
+    *,
+    underlay: Path | None = None,
+    scales: Scales | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> CaseSlices:
     """Up to 5 slices through the foreground of a case, from its maps in `folder`.
 
-    Colors of confidence run from `lowest_confidence` to 1. Raises `DataError` when a map or the underlay is
-    damaged or lies on another grid.
+    `scales` are the ends of the colors, `max_pixels` the longest edge of a picture. Raises `DataError` when a map or
+    the underlay is damaged or lies on another grid.
     """
     volumes, affine, turned = read_maps(folder, case_id, underlay)
     sizes = voxel_sizes(turned)
@@ -82,7 +86,7 @@ def case_slices(
     found = (_known(volumes["label"]) > 0) | (volumes["prediction"] > 0)
     box = _box(found, axis, sizes)
     edges = [n for k, n in enumerate(sizes) if k != axis]
-    step = _step(box)
+    step = _step(box, max_pixels)
     picked = pick_slices(found, axis)
     cut = [{name: _plane(volume, axis, at)[box] for name, volume in volumes.items()} for at in picked]
     limits = _window(np.stack([planes["underlay"] for planes in cut]))
@@ -90,16 +94,18 @@ def case_slices(
     for at, planes in zip(picked, cut, strict=True):
         pictures = {name: display(plane, step, name) for name, plane in planes.items()}
         index = stored_index(affine, turned, axis, at)
-        slices.append(_slice(index, pictures, limits, lowest_confidence))
+        slices.append(_slice(index, pictures, limits, scales or Scales()))
     rows, columns = display(cut[0]["label"], step).shape
     mm = (edges[0] * step, edges[1] * step)
     half = (mm[0] / 2, mm[1] / 2)
-    return CaseSlices(case_id, VIEWS[axis], LETTERS[axis], columns * mm[0], rows * mm[1], half, tuple(slices))
+    size = columns * mm[0], rows * mm[1]
+    return CaseSlices(case_id, VIEWS[axis], LETTERS[axis], *size, half, tuple(slices), step)
 
 
 def read_maps(folder: Path, case_id: str, underlay: Path | None) -> tuple[dict[str, Plane], Affine, Affine]:
     """Maps and underlay (i, j, k) turned to the closest RAS axes, the affine of the files, the new affine."""
-    paths = {kind: folder / f"{case_id}_{kind}.nii.gz" for kind in MAPS}
+    paths = {kind: folder / f"{case_id}_{kind}.nii.gz" for kind in (*MAPS, *EXTRA_MAPS)}
+    paths = {kind: path for kind, path in paths.items() if kind in MAPS or path.is_file()}
     if underlay is not None:
         paths["underlay"] = underlay
     first = read_any(paths["confidence"])
@@ -156,79 +162,11 @@ def stored_index(affine: Affine, turned: Affine, axis: int, at: int) -> int:
     return round(float((to_file @ point)[own]))
 
 
-def contour_path(picture: Plane) -> str:
-    """Outlines of every class of a label picture (rows, columns) as SVG path data in half pixels."""
-    try:
-        from contourpy import contour_generator
-    except ImportError as error:
-        raise MissingExtraError("report", "matplotlib") from error
-    parts = []
-    for label in np.unique(picture[(picture > 0) & (picture != IGNORED)]):
-        padded = np.pad((picture == label).astype(np.float64), 1)
-        for line in contour_generator(z=padded).lines(0.5):
-            # outlines of a binary mask run through midpoints of neighbors, so half pixels are exact
-            corners = np.rint(2 * (np.asarray(line)[:-1] - 0.5)).astype(int)
-            start, moves = corners[0], np.diff(corners, axis=0)
-            turns = np.flatnonzero((moves[1:] != moves[:-1]).any(1)) + 1
-            moves = np.add.reduceat(moves, np.r_[0, turns])  # straight runs become one move
-            parts.append(f"M{start[0]} {start[1]}l" + " ".join(f"{x} {y}" for x, y in moves) + "z")
-    return "".join(parts)
-
-
-def color_bar(kind: str) -> str:
-    """A 256 x 1 picture of the colors of `confidence` or `gap`, low to high, as a data URI."""
-    return _png(np.arange(256, dtype=np.uint8)[None], _palette(kind))
-
-
-def _slice(index: int, planes: Mapping[str, Plane], limits: tuple[float, float], lowest: float) -> Slice:
-    low, high = limits
-    gray = _levels(np.nan_to_num(planes["underlay"], nan=low), low, high)
-    marked = gray // 2 // 2 + 24  # 24..87: a dim image below the errors
-    marked = np.where(planes["label"] == IGNORED, 254, marked)
-    marked = np.where(planes["error"] > 0, 255, marked).astype(np.uint8)
-    gap = np.nan_to_num(planes["gap"], nan=0.0)
-    return Slice(
-        index,
-        _png(gray, None),
-        _png(_levels(np.nan_to_num(planes["confidence"], nan=lowest), lowest, 1.0), _palette("confidence")),
-        _png(marked, _palette("error")),
-        _png(_levels(gap, -GAP_RANGE, GAP_RANGE, top=254), _palette("gap")),
-        contour_path(planes["label"]),
-        contour_path(planes["prediction"]),
-    )
-
-
-def _levels(plane: Plane, low: float, high: float, *, top: int = 255) -> NDArray[np.uint8]:
-    scaled = (np.asarray(plane, np.float64) - low) / max(high - low, 1e-12)
-    return np.rint(np.clip(scaled, 0, 1) * top).astype(np.uint8)
-
-
-def _palette(kind: str) -> list[int]:
-    """256 colors as flat RGB. Entry 127 of `gap` is exactly the middle of its colors: no gap is white."""
-    try:
-        from matplotlib import colormaps
-    except ImportError as error:
-        raise MissingExtraError("report", "matplotlib") from error
-    if kind == "error":
-        gray = np.repeat(np.arange(254, dtype=int)[:, None], 3, 1).ravel().tolist()
-        return [*gray, *IGNORED_COLOR, *ERROR_COLOR]
-    positions = np.arange(256) / 254 if kind == "gap" else np.arange(256) / 255
-    colors = colormaps["RdBu_r" if kind == "gap" else "cividis"](np.clip(positions, 0, 1))
-    flat: list[int] = np.rint(colors[:, :3] * 255).astype(int).ravel().tolist()
-    return flat
-
-
-def _png(levels: NDArray[np.uint8], palette: list[int] | None) -> str:
-    try:
-        from PIL import Image  # matplotlib depends on it
-    except ImportError as error:
-        raise MissingExtraError("report", "matplotlib") from error
-    image = Image.fromarray(np.ascontiguousarray(levels))
-    if palette is not None:
-        image.putpalette(palette)
-    stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+def _slice(index: int, planes: Mapping[str, Plane], limits: tuple[float, float], scales: Scales) -> Slice:
+    drawn = {"image": gray_png(planes["underlay"], limits)}
+    for kind in (k for k in SHOWN if k in planes):
+        drawn[kind] = map_png(kind, planes, limits, scales)
+    return Slice(index, drawn, contour_path(planes["label"]), contour_path(planes["prediction"]))
 
 
 def _known(label: Plane) -> Plane:
@@ -252,9 +190,9 @@ def _box(found: Plane, axis: int, sizes: Sequence[float]) -> tuple[slice, slice]
     return spans[0], spans[1]
 
 
-def _step(box: tuple[slice, slice]) -> int:
+def _step(box: tuple[slice, slice], max_pixels: int) -> int:
     lengths = [s.stop - s.start for s in box if s.stop is not None]
-    return math.ceil(max(lengths, default=1) / MAX_PIXELS)
+    return math.ceil(max(lengths, default=1) / max_pixels)
 
 
 def _window(underlay: Plane) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from medcalib.errors import DataError
 pytest.importorskip("matplotlib")
 from PIL import Image
 
-from medcalib.report import slices
+from medcalib.report import pictures, slices
 
 RAS = np.diag([1.0, 1.0, 5.0, 1.0])
 
@@ -62,7 +62,7 @@ def test_patient_left_is_right_and_anterior_is_up(tmp_path: Path, codes: str) ->
     write_volume(tmp_path / "image.nii.gz", moved, affine)
     shown = slices.case_slices(tmp_path, "a", underlay=tmp_path / "image.nii.gz")
     assert (shown.view, shown.letters) == ("axial", "ALPR")
-    picture = pixels(shown.slices[0].image)
+    picture = pixels(shown.slices[0].pictures["image"])
     assert picture.shape == (9, 12, 3)
     bright = np.argwhere(picture[..., 0] > 128)
     assert bright.tolist() == [[0, 11]]  # top right
@@ -108,7 +108,7 @@ def test_gap_is_white_where_unknown_and_colored_by_sign(tmp_path: Path) -> None:
     gap = np.zeros((8, 8, 5), np.float32)
     gap[0, 0], gap[7, 0], gap[3, 3] = 0.5, -0.9, np.nan
     write(tmp_path, RAS, block(gap.shape), gap=gap)
-    picture = pixels(slices.case_slices(tmp_path, "a").slices[0].gap)
+    picture = pixels(slices.case_slices(tmp_path, "a").slices[0].pictures["gap"])
     over, under, unknown, none = picture[7, 7], picture[7, 0], picture[4, 4], picture[0, 0]
     assert over[0] > over[2] + 40  # red
     assert under[2] > under[0] + 40  # blue
@@ -120,17 +120,17 @@ def test_errors_and_ignored_voxels_have_their_colors(tmp_path: Path) -> None:
     label, error = block((8, 8, 5)), np.zeros((8, 8, 5), np.uint8)
     error[0, 7], label[7, 7] = 1, 255
     write(tmp_path, RAS, label, error=error)
-    picture = pixels(slices.case_slices(tmp_path, "a").slices[0].error)
-    assert tuple(picture[0, 7]) == slices.ERROR_COLOR
-    assert tuple(picture[0, 0]) == slices.IGNORED_COLOR
+    picture = pixels(slices.case_slices(tmp_path, "a").slices[0].pictures["error"])
+    assert tuple(picture[0, 7]) == pictures.ERROR_COLOR
+    assert tuple(picture[0, 0]) == pictures.IGNORED_COLOR
     assert len({tuple(c) for c in picture.reshape(-1, 3)}) == 3
 
 
 def test_contours_run_between_voxels() -> None:
     picture = np.zeros((4, 5), np.uint8)
     picture[1, 2] = 3
-    picture[3, 4] = slices.IGNORED
-    path = slices.contour_path(picture)
+    picture[3, 4] = pictures.IGNORED
+    path = pictures.contour_path(picture)
     assert path.startswith("M")
     assert path.count("M") == 1
     start, moves = path[1:-1].split("l")
@@ -139,7 +139,7 @@ def test_contours_run_between_voxels() -> None:
     corners = np.vstack([at, at + steps.cumsum(0)])
     # half pixels: the voxel in row 1, column 2 has its center at (5, 3)
     assert sorted(map(tuple, corners.tolist())) == [(4, 3), (5, 2), (5, 4), (6, 3)]
-    assert slices.contour_path(np.zeros((3, 3), np.uint8)) == ""
+    assert pictures.contour_path(np.zeros((3, 3), np.uint8)) == ""
 
 
 def test_large_planes_are_thinned_but_no_error_vanishes(tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_large_planes_are_thinned_but_no_error_vanishes(tmp_path: Path) -> None:
     error[401, 2] = 1
     write(tmp_path, RAS, label, error=error)
     shown = slices.case_slices(tmp_path, "a")
-    picture = pixels(shown.slices[0].error)
+    picture = pixels(shown.slices[0].pictures["error"])
     assert max(picture.shape) <= slices.MAX_PIXELS
-    assert (picture == slices.ERROR_COLOR).all(-1).any()
+    assert (picture == pictures.ERROR_COLOR).all(-1).any()
 
 
 def test_no_foreground_and_no_finite_underlay(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_first_channel_of_a_4d_underlay_on_another_orientation(tmp_path: Path) -
     affine = np.diag([-1.0, -1.0, 5.0, 1.0])
     affine[:2, 3] = 7
     write_volume(tmp_path / "image.nii.gz", image, affine)
-    picture = pixels(slices.case_slices(tmp_path, "a", underlay=tmp_path / "image.nii.gz").slices[0].image)
+    picture = pixels(slices.case_slices(tmp_path, "a", underlay=tmp_path / "image.nii.gz").slices[0].pictures["image"])
     assert np.argwhere(picture[..., 0] > 128).tolist() == [[7, 7]]  # stored in the left posterior corner
 
 
