@@ -170,7 +170,7 @@ class CalibrationCounts:
 
     def accuracy(self) -> float:
         """Share of voxels whose top label is right; NaN of no voxel."""
-        return float(self.correct[0].sum() / self.n[0].sum())
+        return float(self.correct[0].sum().double() / self.n[0].sum())  # int64 alone would give float32
 
     def mce(self, bins: int = 15, edges: Edges = "right", channel: int = 0) -> float:
         """Largest gap of a bin that holds voxels."""

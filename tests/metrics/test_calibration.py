@@ -269,3 +269,10 @@ def test_bad_labels_shapes_and_bins_are_refused() -> None:
         CalibrationCounts.from_probs(probs[None], labels[None]).ece(true=True)
     with pytest.raises(ValueError, match="different classes"):
         _ = CalibrationCounts.from_probs(probs[None], labels[None]) + two_class([0.9], [1])
+
+
+def test_the_accuracy_is_exact_beyond_float32() -> None:
+    labels = torch.zeros(1, 3_000_001, dtype=torch.uint8)
+    labels[0, :1_000_000] = 1
+    probs = torch.tensor([0.75, 0.25])[None, :, None].expand(1, 2, labels.shape[1])
+    assert CalibrationCounts.from_probs(probs, labels).accuracy() == 2_000_001 / 3_000_001
