@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medcalib.calibrators.voxels import CHUNK, Batches, Voxels
+from medcalib.calibrators.voxels import Batches, Voxels, piece_size
 from medcalib.errors import CheckpointError
 from medcalib.files import atomic
 
@@ -67,13 +67,27 @@ class Calibrator(nn.Module):
         del images
         self.check(logits)
         flat = logits.T[None] if logits.ndim == 2 else logits.flatten(2)
-        pieces = [self.map(piece.double()).to(logits.dtype) for piece in torch.split(flat, CHUNK, 2)]
-        repaired = torch.cat(pieces, 2)
+        pieces = torch.split(flat, piece_size(self.num_classes), 2)
+        repaired = torch.cat([self.finished(piece, self.map(piece.double())) for piece in pieces], 2)
         return repaired[0].T if logits.ndim == 2 else repaired.reshape(logits.shape)
 
     def map(self, logits: Tensor) -> Tensor:
         """The repaired logits of (B, C, n) float64."""
         raise TypeError(f"{type(self).__name__} does not define map(logits)")
+
+    def finished(self, logits: Tensor, repaired: Tensor) -> Tensor:
+        """`repaired` in the type of `logits`, arg-max kept where it must be.
+
+        A map that keeps the order can still round two numbers to one; there the old arg-max is lifted by 4 units in
+        the last place, so that it is that of the softmax, too.
+        """
+        repaired = repaired.to(logits.dtype)
+        if not self.keeps_argmax:
+            return repaired
+        before = logits.argmax(1, keepdim=True)
+        top, after = repaired.max(1, keepdim=True)
+        lifted = top + 4 * torch.finfo(top.dtype).eps * top.abs().clamp(min=1)
+        return repaired.scatter(1, before, torch.where(before == after, top, lifted))
 
     def check(self, logits: Tensor) -> None:
         """Refuse to work before a fit, or on another number of classes."""
@@ -128,7 +142,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as stored:
             meta = json.loads((stored.metadata() or {})[_KEY])
             return meta, {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no saved calibrator: {error}") from error
 
 

@@ -49,4 +49,4 @@ class GroupTemperature(Calibrator):
         del images
         self.check(logits)
         chosen = self.temperature_.flatten().to(logits.dtype)[self.groups(logits)]
-        return logits / chosen[:, None]
+        return self.finished(logits, logits / chosen[:, None])

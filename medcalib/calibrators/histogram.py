@@ -16,12 +16,12 @@ class Histogram(MappedProbabilities):
     It may change the arg-max, and confidences take few values.
 
     Reference: B. Zadrozny and C. Elkan, Obtaining calibrated probability estimates from decision trees and naive
-    Bayesian classifiers, ICML 2001, section 3.2; one-vs-rest as in netcal, which gives NaN where a row is 0.
+    Bayesian classifiers, ICML 2001; one-vs-rest as in netcal, which gives NaN where a row is 0.
     """
 
     name = "histogram"
     formula = "frequency_[k, floor(bins p_k)] + 1e-9 p_k, rows divided by their sum"
-    reference = "B. Zadrozny and C. Elkan, ICML 2001, section 3.2"
+    reference = "B. Zadrozny and C. Elkan, ICML 2001"
 
     def __init__(self, num_classes: int, *, bins: int = 10) -> None:
         super().__init__(num_classes, bins=bins)
