@@ -17,6 +17,7 @@ from medcalib.errors import CheckpointError
 from medcalib.files import atomic
 
 _KEY = "medcalib"
+LOWEST = 1e-9  # of temperatures: below, logits overflow
 
 
 class Calibrator(nn.Module):
@@ -43,6 +44,7 @@ class Calibrator(nn.Module):
         self.num_classes = num_classes
         self.options = options
         self.facts: dict[str, Any] = {}
+        self._bounds: dict[str, tuple[float, float]] = {}
 
     def fit(
         self, logits: Batches, labels: Batches, *, mask: Batches | None = None, images: Batches | None = None
@@ -118,15 +120,19 @@ class Calibrator(nn.Module):
         if own.keys() != parameters.keys():
             raise ValueError(f"expected the parameters {', '.join(own)}, got {', '.join(parameters)}")
         for key, value in parameters.items():
-            before = own[key]
+            before, (low, high) = own[key], self._bounds.get(key, (-math.inf, math.inf))
             if value.dtype != before.dtype or (before.numel() and value.shape != before.shape):
                 raise ValueError(f"{key} is {value.dtype} {tuple(value.shape)}; expected {tuple(before.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{key} holds numbers that are not finite")
+            if not bool(torch.isfinite(value).all()) or not bool(((value >= low) & (value <= high)).all()):
+                raise ValueError(f"{key} holds numbers that are not finite, or not in {low:g}..{high:g}")
             setattr(self, key, value.clone())
 
-    def declare(self, name: str, shape: tuple[int, ...] | None = ()) -> None:
-        """Register a fitted parameter: NaN, float64, of this shape; None: its size comes from the fit."""
+    def declare(
+        self, name: str, shape: tuple[int, ...] | None = (), low: float = -math.inf, high: float = math.inf
+    ) -> None:
+        """Register a fitted parameter: NaN, float64, of this shape; None: its size comes from the fit. A file is
+        refused whose values are not in low..high."""
+        self._bounds[name] = (low, high)
         empty = torch.empty(0) if shape is None else torch.full(shape, math.nan)
         self.register_buffer(name, empty.double())
 

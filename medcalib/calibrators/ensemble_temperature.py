@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medcalib.calibrators.calibrator import Calibrator
+from medcalib.calibrators.calibrator import LOWEST, Calibrator
 from medcalib.calibrators.inverse_temperature import SAMPLE, one_temperature
 from medcalib.calibrators.newton import minimize
 from medcalib.calibrators.voxels import Voxels
@@ -38,8 +38,8 @@ class EnsembleTemperature(Calibrator):
         super().__init__(num_classes, criterion=criterion)
         self.temperature_: Tensor
         self.weights_: Tensor
-        self.declare("temperature_")
-        self.declare("weights_", (3,))
+        self.declare("temperature_", low=LOWEST)
+        self.declare("weights_", (3,), low=0, high=1)
 
     def map(self, logits: Tensor) -> Tensor:
         """ln p."""

@@ -28,7 +28,7 @@ class Histogram(MappedProbabilities):
         if bins < 1:
             raise ValueError(f"bins must be 1 or more, got {bins}")
         self.frequency_: Tensor
-        self.declare("frequency_", (num_classes, bins))
+        self.declare("frequency_", (num_classes, bins), low=0, high=1)
 
     def fit_voxels(self, voxels: Voxels) -> None:
         """Count."""

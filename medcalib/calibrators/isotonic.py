@@ -44,8 +44,8 @@ class Isotonic(MappedProbabilities):
         self.thresholds_: Tensor
         self.values_: Tensor
         self.first_: Tensor
-        self.declare("thresholds_", None)
-        self.declare("values_", None)
+        self.declare("thresholds_", None, low=0, high=1)
+        self.declare("values_", None, low=0, high=1)
         self.register_buffer("first_", torch.zeros(1 if pooled else num_classes, dtype=torch.int64))
 
     def fit_voxels(self, voxels: Voxels) -> None:
@@ -58,6 +58,15 @@ class Isotonic(MappedProbabilities):
         self.thresholds_, self.values_ = (
             torch.from_numpy(np.concatenate(parts)) for parts in zip(*curves, strict=True)
         )
+
+    def set_parameters(self, parameters: dict[str, Tensor]) -> None:
+        """As `Calibrator.set_parameters`; the curves must be as long as they say."""
+        super().set_parameters(parameters)
+        ends = torch.tensor([*self.first_.tolist(), len(self.thresholds_)])
+        if self.values_.shape != self.thresholds_.shape or self.values_.ndim != 1 or bool((ends.diff() < 1).any()):
+            raise ValueError("the curves of thresholds_, values_ and first_ do not fit together")
+        if int(ends[0]) != 0:
+            raise ValueError("first_ must begin with 0")
 
     def mapped(self, k: int, probs: Tensor) -> Tensor:
         """f_k, linear between the thresholds."""

@@ -113,6 +113,19 @@ class LocalTemperature(Calibrator):
             self.load_state_dict(before)
         return self
 
+    def set_parameters(self, parameters: dict[str, Tensor]) -> None:
+        """As `Calibrator.set_parameters`; windows must be of the size that the options say."""
+        super().set_parameters(parameters)
+        axes = self.weight_.ndim - 2
+        if axes not in (2, 3):
+            raise ValueError(f"weight_ must have 2 or 3 spatial axes, got {axes}")
+        found = {key: value.shape for key, value in self.named_buffers()}
+        self._start(1.0, axes)
+        wanted = {key: value.shape for key, value in self.named_buffers()}
+        if found != wanted:
+            raise ValueError(f"expected the shapes {_listed(wanted)}, got {_listed(found)}")
+        super().set_parameters(parameters)
+
     def forward(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
         """z / T(x), in the type of the logits (computed in float32 at least)."""
         self.check(logits)
@@ -196,6 +209,10 @@ class LocalTemperature(Calibrator):
         with torch.no_grad():
             sums = [_lost(self, item, torch.float64) for item in items]
         return sum(float(mean) * n for mean, n in sums) / sum(n for _, n in sums)
+
+
+def _listed(shapes: dict[str, torch.Size]) -> str:
+    return ", ".join(f"{key} {tuple(shape)}" for key, shape in shapes.items())
 
 
 def _lost(calibrator: LocalTemperature, item: Item, dtype: torch.dtype) -> tuple[Tensor, int]:

@@ -94,16 +94,14 @@ class Voxels:
         size = piece_size(self.num_classes)
         for part in self.parts:
             for start in range(0, len(part.labels), size):
-                at: slice | Tensor = slice(start, min(start + size, len(part.labels)))
-                used = None if part.mask is None else part.mask[at]
+                whole = slice(start, min(start + size, len(part.labels)))
+                used = None if part.mask is None else part.mask[whole]
                 if wanted is not None:
-                    chosen = wanted(at.stop - start).to(part.labels.device)
+                    chosen = wanted(whole.stop - start).to(part.labels.device)
                     used = chosen if used is None else used & chosen
-                if used is not None:
-                    at = used.nonzero()[:, 0] + start
-                    if not len(at):
-                        continue
-                yield part, at
+                at: slice | Tensor = whole if used is None else used.nonzero()[:, 0] + start
+                if isinstance(at, slice) or len(at):
+                    yield part, at
 
 
 def piece_size(num_classes: int) -> int:
