@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medcalib.calibrators.voxels import Batches, Voxels, piece_size
+from medcalib.calibrators.voxels import Batches, Voxels, piece_size, predicted
 from medcalib.errors import CheckpointError
 from medcalib.files import atomic
 
@@ -86,8 +86,8 @@ class Calibrator(nn.Module):
         repaired = repaired.to(logits.dtype)
         if not self.keeps_argmax:
             return repaired
-        before = logits.argmax(1, keepdim=True)
-        top, after = repaired.max(1, keepdim=True)
+        before, after = predicted(logits)[:, None], predicted(repaired)[:, None]
+        top = repaired.amax(1, keepdim=True)
         lifted = top + 4 * torch.finfo(top.dtype).eps * top.abs().clamp(min=1)
         return repaired.scatter(1, before, torch.where(before == after, top, lifted))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from medcalib.calibrators.group_temperature import GroupTemperature
+from medcalib.calibrators.voxels import predicted
 
 
 class ClasswiseTemperature(GroupTemperature):
@@ -26,4 +27,4 @@ class ClasswiseTemperature(GroupTemperature):
 
     def groups(self, logits: Tensor) -> Tensor:
         """The predicted class."""
-        return logits.argmax(1)
+        return predicted(logits)

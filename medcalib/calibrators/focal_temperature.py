@@ -15,7 +15,7 @@ from medcalib.calibrators.calibrator import LOWEST, Calibrator
 from medcalib.calibrators.grid import ECE_VOXELS, Criterion, by_grid, steps
 from medcalib.calibrators.inverse_temperature import temperatures
 from medcalib.calibrators.newton import SAMPLE, minimize
-from medcalib.calibrators.voxels import Voxels
+from medcalib.calibrators.voxels import Voxels, predicted
 
 GAMMAS = (0.0, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 3.0, 5.0)  # the official list, the identity first
 GRID = steps(0.05, 100)
@@ -55,7 +55,7 @@ class _Rest(NamedTuple):
 
 
 def _rest(log_p: Tensor, dim: int) -> _Rest:
-    top = log_p.argmax(dim, keepdim=True)
+    top = predicted(log_p, dim).unsqueeze(dim)
     is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(dim, top, value=True)
     others = log_p.masked_fill(is_top, -math.inf).logsumexp(dim, keepdim=True)
     return _Rest(torch.where(is_top, others, torch.log1p(-log_p.masked_fill(is_top, -1.0).exp())), is_top)

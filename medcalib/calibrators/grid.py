@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.calibrators.voxels import Voxels
+from medcalib.calibrators.voxels import Voxels, predicted
 
 ECE_VOXELS = 1 << 18  # an ECE needs all confidences at once, sorted; more voxels would change its third digit
 BINS = 15
@@ -52,9 +52,8 @@ def _top_ece(pairs: Iterable[tuple[Tensor, Tensor]], *, mass: bool) -> float:
     """ECE of the most probable class, of pairs of log-probabilities (C, n) and labels (n,)."""
     confidences, hits = [], []
     for log_p, labels in pairs:
-        top, predicted = log_p.max(0)
-        confidences.append(top.exp().cpu().numpy())
-        hits.append((predicted == labels).cpu().numpy())
+        confidences.append(log_p.amax(0).exp().cpu().numpy())
+        hits.append((predicted(log_p, 0) == labels).cpu().numpy())
     error = ece_equal_mass if mass else ece_equal_width
     return error(np.concatenate(confidences), np.concatenate(hits))
 

@@ -109,6 +109,16 @@ def piece_size(num_classes: int) -> int:
     return max(1024, CHUNK // num_classes)
 
 
+def predicted(logits: Tensor, dim: int = 1) -> Tensor:
+    """The class of the largest logit, the first of equals: argmax, which torch is slow at along an axis of strides."""
+    best, *others = logits.unbind(dim)
+    at = torch.zeros(best.shape, dtype=torch.int64, device=logits.device)
+    for k, row in enumerate(others, 1):
+        at.masked_fill_(row > best, k)
+        best = torch.maximum(best, row)
+    return at
+
+
 def as_sequence(value: Batches) -> Sequence[Tensor]:
     """A tensor as a sequence of one."""
     return [value] if isinstance(value, Tensor) else value
