@@ -19,6 +19,8 @@ from medcalib.calibrators.voxels import Voxels
 Compat = Literal["official"] | None
 SAMPLE = 1 << 19  # logits that give the start and the curvature: a small error in it costs a step more, no accuracy
 
+_STILL = 1e-3  # of the largest entry: at a minimum the last step is 1e-6 and less, on the way to infinity 1/40
+
 
 class Piece(NamedTuple):
     """[x, 1] (C + 1, n) float64, labels (n,), and what each voxel counts (n,)."""
@@ -91,10 +93,11 @@ class Affine(Calibrator):
 
     def _minimum(self, pieces: Iterable[Piece], sample: Sequence[Piece], total: int, start: Tensor) -> Tensor:
         """By Newton steps whose curvature is that of `sample`."""
-        free = self.free()
+        free, last = self.free(), start
         loose = free.bool().all(0) & ((self._penalty.sum(0) == 0) | self._official)  # columns that may shift as one
 
         def direction(theta: Tensor, gradient: Tensor) -> Tensor:
+            nonlocal last
             seen = [(x, torch.softmax(theta.to(x) @ x, 0), weights) for x, _, weights in sample]
             diagonal = _total((w * p * (1 - p)) @ x.square().T for x, p, w in seen) / total + 2 * self._penalty
 
@@ -103,9 +106,17 @@ class Affine(Calibrator):
                 return free * (bent + self._pulled(step))
 
             step = conjugate_gradients(product, gradient, diagonal.clamp(min=1e-12))
-            return step - loose * step.mean(0)
+            last = step - loose * step.mean(0)
+            return last
 
-        return minimize(lambda theta: self._objective(pieces, total, theta, free), direction, start)
+        theta = minimize(lambda theta: self._objective(pieces, total, theta, free), direction, start)
+        growing = float(last.abs().max()) > _STILL * float(theta.abs().max())  # the NLL ends, the steps do not shrink
+        if growing and not bool(self._penalty.any()):
+            raise ValueError(
+                "the fit did not converge: a class can be told apart without error, so that weights grow without end; "
+                "fit on more cases, or regularize"
+            )
+        return theta
 
     def _objective(self, pieces: Iterable[Piece], total: int, theta: Tensor, free: Tensor) -> tuple[float, Tensor]:
         """Mean NLL plus penalty, and its gradient (C, C + 1)."""

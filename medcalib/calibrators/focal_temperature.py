@@ -40,8 +40,8 @@ def focal_log_map(log_p: Tensor, gamma: float | Tensor, dim: int = 1) -> Tensor:
     Properness, arXiv 2408.11598; the official code clamps u at 1 - 1e-12, which is 1 in float32.
     """
     rest = _rest(log_p, dim)
-    ratio, _ = _ratio(log_p, rest.log.exp())
-    factor = 1 + gamma * ratio
+    less, _ = _bends(log_p, rest.log.exp())
+    factor = 1 + gamma - gamma * less
     lost = factor <= 0  # gamma = -1 and 1 - u below the smallest number: there 1 - r = (1 - u) / 2
     log_factor = torch.where(lost, rest.log - math.log(2), factor.masked_fill(lost, 1.0).log())
     return log_p - gamma * rest.log - log_factor
@@ -61,12 +61,12 @@ def _rest(log_p: Tensor, dim: int) -> _Rest:
     return _Rest(torch.where(is_top, others, torch.log1p(-log_p.masked_fill(is_top, -1.0).exp())), is_top)
 
 
-def _ratio(log_p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """r = -u ln u / (1-u), and -(1 + ln u / (1-u)), at rest = 1 - u."""
+def _bends(log_p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - r = 1 + u ln u / (1-u), and -(1 + ln u / (1-u)), at rest = 1 - u."""
     near = rest < _SMALL
     per = log_p / rest.masked_fill(near, 1.0)
-    ratio = torch.where(near, 1 - rest * (1 / 2 + rest * (1 / 6 + rest * (1 / 12 + rest / 20))), -log_p.exp() * per)
-    return ratio, torch.where(near, rest * (1 / 2 + rest * (1 / 3 + rest * (1 / 4 + rest / 5))), -1 - per)
+    less = torch.where(near, rest * (1 / 2 + rest * (1 / 6 + rest * (1 / 12 + rest / 20))), 1 + log_p.exp() * per)
+    return less, torch.where(near, rest * (1 / 2 + rest * (1 / 3 + rest * (1 / 4 + rest / 5))), -1 - per)
 
 
 class FocalTemperature(Calibrator):
@@ -214,8 +214,8 @@ def _slopes(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
     """
     rest = _rest(log_p, 0)
     left = rest.log.exp()
-    ratio, bend = _ratio(log_p, left)
-    factor = 1 + gamma * ratio
+    less, bend = _bends(log_p, left)
+    factor = 1 + gamma - gamma * less
     behind = log_p - log_p.amax(0)
     u = log_p.exp()
     moved = (u * behind).sum(0) - behind
@@ -224,7 +224,7 @@ def _slopes(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
     ).sum(0)
     steep = u * torch.where(rest.is_top, among, moved / left.masked_fill(rest.is_top, 1.0))
     log_v = log_p - gamma * rest.log - factor.log()
-    return log_v, moved + gamma * steep * (1 - bend / factor), -rest.log - ratio / factor
+    return log_v, moved + gamma * steep * (1 - bend / factor), -rest.log - (1 - less) / factor
 
 
 def _curvature(voxels: Voxels, x: Tensor, step: float = 1e-5) -> Tensor:

@@ -49,4 +49,4 @@ class Histogram(MappedProbabilities):
 
     def _bin(self, probs: Tensor) -> Tensor:
         edges = torch.linspace(0, 1, self.options["bins"] + 1, dtype=torch.float64, device=probs.device)
-        return torch.bucketize(probs, edges[1:-1], right=True)
+        return torch.bucketize(probs.contiguous(), edges[1:-1], right=True)
