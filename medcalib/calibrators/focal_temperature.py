@@ -75,7 +75,7 @@ class FocalTemperature(Calibrator):
     g > 0 raises confidence, g < 0 lowers it, g = 0 is temperature scaling. T and g are chosen together by
     `criterion`: the NLL, or the top-label ECE of 15 bins of equal mass (on at most 2^18 voxels). `search="joint"`
     ends in the minimum itself; `"grid"` takes the best of the official T = 0.05, ..., 5.00 and g = -1, ..., 5.
-    `gamma` fixes g. The arg-max stays.
+    `gamma` fixes g (the joint search takes -0.999 for less, where its derivative ends). The arg-max stays.
 
     Reference: V. Komisarenko and M. Kull, arXiv 2408.11598. The official selection cannot run as published, and
     replaces rows that overflow by numbers that do not sum to 1; here everything is in log space (see

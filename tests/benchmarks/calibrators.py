@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", default=[*loose, PEER])
     parser.add_argument("--voxels", type=int, default=50_000_000)
     parser.add_argument("--classes", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--options", default="{}", help="options of the method, as JSON")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()

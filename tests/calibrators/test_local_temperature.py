@@ -16,8 +16,8 @@ def official(variant: str) -> tuple[LocalTemperature, np.lib.npyio.NpzFile]:
     """The official weights in our layout: values, then switches, the image's last."""
     stored = np.load(GOLDEN / "local_temperature_scaling__2d_c4.npz")
     gates = ["conv1", "conv2", "conv3", "conv4", "param1", "param2", "param3", "param_img"]
-    if variant == "light":  # LTS_LW: the first two leaves collapse to t1 = c1 + 1
-        gates = ["conv1", "conv1", "param1", "param_img"]
+    if variant == "light":
+        gates = ["conv1", "conv2", "param1", "param_img"]
     weight, bias = (
         torch.cat([torch.from_numpy(stored[f"w__temperature_level_2_{gate}.{part}"]) for gate in gates])
         for part in ("weight", "bias")
@@ -37,6 +37,20 @@ def test_the_golden_network() -> None:
     logits, image = torch.from_numpy(stored["logits"]), torch.from_numpy(stored["image"])
     close(made.temperature(logits, image), stored["temperature__full"], 1e-12)
     close(made(logits, image), stored["scaled__full"], 1e-12)
+
+
+def test_the_golden_light_network() -> None:
+    """LTS_LW: t1, and the gate of the image."""
+    made, stored = official("light")
+    close(made(torch.from_numpy(stored["logits"]), torch.from_numpy(stored["image"])), stored["scaled__lw"], 1e-12)
+
+
+def test_the_golden_start() -> None:
+    """The official zeros give T = 2."""
+    made, stored = official("full")
+    made.set_parameters({key: torch.zeros_like(value) for key, value in made.named_buffers()})
+    logits, image = torch.from_numpy(stored["logits"]), torch.from_numpy(stored["image"])
+    close(made.temperature(logits, image), stored["temperature__init"], 1e-12)
 
 
 @pytest.mark.parametrize("variant", ["full", "light", "mean"])
