@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-scoring lint format schema figures clean
+.PHONY: demo test test-slow bench bench-scoring bench-calibrators lint format schema figures clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -22,6 +22,9 @@ bench: $(READY)
 
 bench-scoring: $(READY)
 	$(BIN)/python tests/benchmarks/scoring.py
+
+bench-calibrators: $(READY)
+	$(BIN)/python tests/benchmarks/calibrators.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

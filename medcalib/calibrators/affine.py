@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from medcalib.calibrators.calibrator import Calibrator
-from medcalib.calibrators.newton import SAMPLE, conjugate_gradients, minimize
-from medcalib.calibrators.voxels import Chunk, Voxels
+from medcalib.calibrators.inverse_temperature import temperatures
+from medcalib.calibrators.newton import conjugate_gradients, minimize
+from medcalib.calibrators.voxels import Voxels
 
 Compat = Literal["official"] | None
+SAMPLE = 1 << 19  # logits that give the start and the curvature: a small error in it costs a step more, no accuracy
+
+_STILL = 1e-3  # of the largest entry: at a minimum the last step is 1e-6 and less, on the way to infinity 1/40
+
+
+class Piece(NamedTuple):
+    """[x, 1] (C + 1, n) float64, labels (n,), and what each voxel counts (n,)."""
+
+    x: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Pieces that are made anew at each pass."""
+
+    made: Callable[[], Iterator[Piece]]
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self.made()
 
 
 class Affine(Calibrator):
@@ -21,7 +45,7 @@ class Affine(Calibrator):
 
         off_diagonal * sum_{i != j} W_ij^2 + bias * sum_j b_j^2.
 
-    The problem is convex; it starts at the identity and ends in the minimum (Newton, conjugate gradients). With
+    The problem is convex; it starts at one temperature and ends in the minimum (Newton, conjugate gradients). With
     `compat="official"` the penalty is that of dirichletcal: of [W | b] after its last row was subtracted from all, so
     that it punishes even the identity.
     """
@@ -53,40 +77,58 @@ class Affine(Calibrator):
 
     def fit_voxels(self, voxels: Voxels) -> None:
         """Find W and b. Raises ValueError for a class without a voxel and no penalty, and where there is no minimum."""
-        self._require_classes(voxels)
+        counts = self._counted(voxels)
+        limit = max(1 << 14, SAMPLE // self.num_classes)
+        temperature = temperatures(voxels.sample(limit), lambda chunk: torch.zeros_like(chunk.labels), 1)
         theta = torch.eye(self.num_classes, self.num_classes + 1, dtype=torch.float64)
-        for part in dict.fromkeys((voxels.sample(SAMPLE), voxels)):
-            theta = self._minimum(part, theta)
+        theta /= temperature.nan_to_num(1.0)  # where nothing is saturated, and no worse than one temperature
+        sample = list(self._pieces(voxels, theta, counts, limit))
+        if voxels.total > limit:
+            with suppress(ValueError):  # a sample can lack what fixes the parameters
+                theta = self._minimum(sample, sample, voxels.total, theta)
+        self._take(self._minimum(_Again(lambda: self._pieces(voxels)), sample, voxels.total, theta))
+
+    def _take(self, theta: Tensor) -> None:
         self.weight_, self.bias_ = theta[:, :-1].clone(), theta[:, -1].clone()
 
-    def _minimum(self, voxels: Voxels, start: Tensor) -> Tensor:
-        free, sample = self.free(), voxels.sample(SAMPLE)
-        chunks = [(self._features(chunk), chunk) for chunk in sample.chunks()]
+    def _minimum(self, pieces: Iterable[Piece], sample: Sequence[Piece], total: int, start: Tensor) -> Tensor:
+        """By Newton steps whose curvature is that of `sample`."""
+        free, last = self.free(), start
+        loose = free.bool().all(0) & ((self._penalty.sum(0) == 0) | self._official)  # columns that may shift as one
 
         def direction(theta: Tensor, gradient: Tensor) -> Tensor:
-            seen = [(x, torch.softmax(theta.to(x) @ x, 0)) for x, _ in chunks]
-            diagonal = _total((p * (1 - p)) @ x.square().T for x, p in seen) / sample.total + 2 * self._penalty
+            nonlocal last
+            seen = [(x, torch.softmax(theta.to(x) @ x, 0), weights) for x, _, weights in sample]
+            diagonal = _total((w * p * (1 - p)) @ x.square().T for x, p, w in seen) / total + 2 * self._penalty
 
             def product(step: Tensor) -> Tensor:
-                bent = _total(_bent(x, p, step) for x, p in seen) / sample.total
+                bent = _total(_bent(x, p, w, step) for x, p, w in seen) / total
                 return free * (bent + self._pulled(step))
 
-            return conjugate_gradients(product, gradient, diagonal.clamp(min=1e-12))
+            step = conjugate_gradients(product, gradient, diagonal.clamp(min=1e-12))
+            last = step - loose * step.mean(0)
+            return last
 
-        return minimize(lambda theta: self._objective(voxels, theta, free), direction, start)
+        theta = minimize(lambda theta: self._objective(pieces, total, theta, free), direction, start)
+        growing = float(last.abs().max()) > _STILL * float(theta.abs().max())  # the NLL ends, the steps do not shrink
+        if growing and not bool(self._penalty.any()):
+            raise ValueError(
+                "the fit did not converge: a class can be told apart without error, so that weights grow without end; "
+                "fit on more cases, or regularize"
+            )
+        return theta
 
-    def _objective(self, voxels: Voxels, theta: Tensor, free: Tensor) -> tuple[float, Tensor]:
+    def _objective(self, pieces: Iterable[Piece], total: int, theta: Tensor, free: Tensor) -> tuple[float, Tensor]:
         """Mean NLL plus penalty, and its gradient (C, C + 1)."""
         value, gradient = 0.0, torch.zeros_like(theta)
-        for chunk in voxels.chunks():
-            x = self._features(chunk)
+        for x, labels, weights in pieces:
             log_p = (theta.to(x) @ x).log_softmax(0)
-            value -= float(log_p.gather(0, chunk.labels[None]).sum())
+            value -= float((weights * log_p.gather(0, labels[None])).sum())
             p = log_p.exp_()
-            p.scatter_add_(0, chunk.labels[None], torch.full_like(p[:1], -1.0))
-            gradient += (p @ x.T).cpu()
+            p.scatter_add_(0, labels[None], torch.full_like(p[:1], -1.0))
+            gradient += ((weights * p) @ x.T).cpu()
         pull = self._pulled(theta)
-        return value / voxels.total + float((pull * theta).sum()) / 2, free * (gradient / voxels.total + pull)
+        return value / total + float((pull * theta).sum()) / 2, free * (gradient / total + pull)
 
     def _pulled(self, theta: Tensor) -> Tensor:
         """The gradient of the penalty."""
@@ -96,23 +138,40 @@ class Affine(Calibrator):
         pull[-1] -= pull.sum(0)
         return pull
 
-    def _features(self, chunk: Chunk) -> Tensor:
-        """[x, 1] (C + 1, n)."""
-        x = self.inputs(chunk.logits)
-        return torch.cat([x, torch.ones_like(x[:1])])
+    def _pieces(
+        self, voxels: Voxels, theta: Tensor | None = None, counts: Tensor | None = None, limit: int = 0
+    ) -> Iterator[Piece]:
+        """All voxels, or with `counts` about `limit` of them: half drawn evenly, half by what they tell of a class.
 
-    def _require_classes(self, voxels: Voxels) -> None:
-        if float(self._penalty[:, -1].min()) > 0:
-            return
+        A class of 50 voxels among 50 million is seen by none of an even sample, whose curvature then knows nothing of
+        it. Weights 1 / (probability to be drawn) make sums over the sample those over all voxels on average.
+        """
+        generator = torch.Generator().manual_seed(0)
+        for chunk in voxels.chunks():
+            x = self.inputs(chunk.logits)
+            x = torch.cat([x, torch.ones_like(x[:1])])
+            weights = torch.ones_like(x[0])
+            if counts is not None and theta is not None and voxels.total > limit:
+                p, rarity = torch.softmax(theta.to(x) @ x, 0), 1 / counts.to(x).clamp(min=1)
+                telling = rarity @ (p * (1 - p)) + rarity[chunk.labels]
+                weights = 1 / (limit / 2 * (1 / voxels.total + telling / (2 * len(counts)))).clamp(max=1)
+                kept = torch.rand(len(weights), generator=generator, dtype=torch.float64).to(x) * weights < 1
+                yield Piece(x[:, kept], chunk.labels[kept], weights[kept])
+            else:
+                yield Piece(x, chunk.labels, weights)
+
+    def _counted(self, voxels: Voxels) -> Tensor:
+        """How many voxels each class has (C,)."""
         seen = torch.zeros(self.num_classes, dtype=torch.int64)
         for chunk in voxels.chunks():
             seen += torch.bincount(chunk.labels, minlength=self.num_classes).cpu()
         absent = [str(k) for k in (seen == 0).nonzero()[:, 0].tolist()]
-        if absent:
+        if absent and float(self._penalty[:, -1].min()) == 0:
             raise ValueError(
                 f"class {', '.join(absent)} has no voxel in the fit, so its bias has no best value; fit on cases that "
                 f"have it, or set the option bias (such as bias=1e-3)"
             )
+        return seen
 
 
 class Vector(Affine):
@@ -138,7 +197,7 @@ class Vector(Affine):
 class Matrix(Affine):
     """softmax(W z + b), W (C, C), b (C,), with the penalty off_diagonal * sum_{i != j} W_ij^2 + bias * sum b^2.
 
-    Reference: C. Guo et al., ICML 2017, section 4.2; the penalty: M. Kull et al., NeurIPS 2019, section 4.2.
+    Reference: C. Guo et al., ICML 2017, section 4.2; the penalty: M. Kull et al., NeurIPS 2019.
     """
 
     name = "matrix"
@@ -157,12 +216,12 @@ class Dirichlet(Affine):
     The penalties are plain sums, as in the authors' code; the paper and MDCA's code divide them by C (C-1) and C.
 
     Reference: M. Kull et al., Beyond temperature scaling: Obtaining well-calibrated multi-class probabilities with
-    Dirichlet calibration, NeurIPS 2019, sections 3 and 4.2.
+    Dirichlet calibration, NeurIPS 2019.
     """
 
     name = "dirichlet"
     formula = "softmax(W ln p + b), p = softmax(z)"
-    reference = "M. Kull et al., NeurIPS 2019, section 3"
+    reference = "M. Kull et al., NeurIPS 2019"
     features = "log_probs"
 
     def __init__(
@@ -179,10 +238,10 @@ def _penalty(num_classes: int, *, bias: float, off_diagonal: float = 0.0) -> Ten
     return weights
 
 
-def _bent(x: Tensor, p: Tensor, step: Tensor) -> Tensor:
+def _bent(x: Tensor, p: Tensor, weights: Tensor, step: Tensor) -> Tensor:
     """The Hessian of the summed NLL at probabilities p (C, n) and inputs x (C + 1, n), times step (C, C + 1)."""
     moved = step.to(x) @ x
-    return (p * (moved - (p * moved).sum(0))) @ x.T
+    return (weights * p * (moved - (p * moved).sum(0))) @ x.T
 
 
 def _total(terms: Iterable[Tensor]) -> Tensor:

@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medcalib.calibrators.voxels import CHUNK, Batches, Voxels
+from medcalib.calibrators.voxels import Batches, Voxels, piece_size, predicted
 from medcalib.errors import CheckpointError
 from medcalib.files import atomic
 
 _KEY = "medcalib"
+LOWEST = 1e-9  # of temperatures: below, logits overflow
 
 
 class Calibrator(nn.Module):
@@ -43,6 +44,7 @@ class Calibrator(nn.Module):
         self.num_classes = num_classes
         self.options = options
         self.facts: dict[str, Any] = {}
+        self._bounds: dict[str, tuple[float, float]] = {}
 
     def fit(
         self, logits: Batches, labels: Batches, *, mask: Batches | None = None, images: Batches | None = None
@@ -67,13 +69,27 @@ class Calibrator(nn.Module):
         del images
         self.check(logits)
         flat = logits.T[None] if logits.ndim == 2 else logits.flatten(2)
-        pieces = [self.map(piece.double()).to(logits.dtype) for piece in torch.split(flat, CHUNK, 2)]
-        repaired = torch.cat(pieces, 2)
+        pieces = torch.split(flat, piece_size(self.num_classes), 2)
+        repaired = torch.cat([self.finished(piece, self.map(piece.double())) for piece in pieces], 2)
         return repaired[0].T if logits.ndim == 2 else repaired.reshape(logits.shape)
 
     def map(self, logits: Tensor) -> Tensor:
         """The repaired logits of (B, C, n) float64."""
         raise TypeError(f"{type(self).__name__} does not define map(logits)")
+
+    def finished(self, logits: Tensor, repaired: Tensor) -> Tensor:
+        """`repaired` in the type of `logits`, arg-max kept where it must be.
+
+        A map that keeps the order can still round two numbers to one; there the old arg-max is lifted by 4 units in
+        the last place, so that it is that of the softmax, too.
+        """
+        repaired = repaired.to(logits.dtype)
+        if not self.keeps_argmax:
+            return repaired
+        before, after = predicted(logits)[:, None], predicted(repaired)[:, None]
+        top = repaired.amax(1, keepdim=True)
+        lifted = top + 4 * torch.finfo(top.dtype).eps * top.abs().clamp(min=1)
+        return repaired.scatter(1, before, torch.where(before == after, top, lifted))
 
     def check(self, logits: Tensor) -> None:
         """Refuse to work before a fit, or on another number of classes."""
@@ -104,15 +120,19 @@ class Calibrator(nn.Module):
         if own.keys() != parameters.keys():
             raise ValueError(f"expected the parameters {', '.join(own)}, got {', '.join(parameters)}")
         for key, value in parameters.items():
-            before = own[key]
+            before, (low, high) = own[key], self._bounds.get(key, (-math.inf, math.inf))
             if value.dtype != before.dtype or (before.numel() and value.shape != before.shape):
                 raise ValueError(f"{key} is {value.dtype} {tuple(value.shape)}; expected {tuple(before.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{key} holds numbers that are not finite")
+            if not bool(torch.isfinite(value).all()) or not bool(((value >= low) & (value <= high)).all()):
+                raise ValueError(f"{key} holds numbers that are not finite, or not in {low:g}..{high:g}")
             setattr(self, key, value.clone())
 
-    def declare(self, name: str, shape: tuple[int, ...] | None = ()) -> None:
-        """Register a fitted parameter: NaN, float64, of this shape; None: its size comes from the fit."""
+    def declare(
+        self, name: str, shape: tuple[int, ...] | None = (), low: float = -math.inf, high: float = math.inf
+    ) -> None:
+        """Register a fitted parameter: NaN, float64, of this shape; None: its size comes from the fit. A file is
+        refused whose values are not in low..high."""
+        self._bounds[name] = (low, high)
         empty = torch.empty(0) if shape is None else torch.full(shape, math.nan)
         self.register_buffer(name, empty.double())
 
@@ -128,7 +148,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as stored:
             meta = json.loads((stored.metadata() or {})[_KEY])
             return meta, {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no saved calibrator: {error}") from error
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.calibrators.calibrator import Calibrator
-from medcalib.calibrators.grid import ECE_VOXELS, GridScores, by_grid, steps
+from medcalib.calibrators.calibrator import LOWEST, Calibrator
+from medcalib.calibrators.grid import ECE_VOXELS, Criterion, by_grid, steps
+from medcalib.calibrators.inverse_temperature import temperatures
 from medcalib.calibrators.newton import SAMPLE, minimize
-from medcalib.calibrators.voxels import Voxels
+from medcalib.calibrators.voxels import Voxels, predicted
 
 GAMMAS = (0.0, -1.0, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1.0, 3.0, 5.0)  # the official list, the identity first
 GRID = steps(0.05, 100)
 LOW_GAMMA, HIGH_GAMMA = -1.0, 10.0
+START_VOXELS = 1 << 14
 _SMALL = 1e-3  # of 1 - u: below, four terms of the series of 1 + u ln u / (1-u) are exact to float64
 _LOWEST = -0.999  # at -1 itself the derivative in gamma is infinite
 _LOG_RANGE = math.log(1e4)
@@ -36,18 +39,34 @@ def focal_log_map(log_p: Tensor, gamma: float | Tensor, dim: int = 1) -> Tensor:
     Reference: V. Komisarenko and M. Kull, Improving Calibration by Relating Focal Loss, Temperature Scaling, and
     Properness, arXiv 2408.11598; the official code clamps u at 1 - 1e-12, which is 1 in float32.
     """
-    top = log_p.argmax(dim, keepdim=True)
+    rest = _rest(log_p, dim)
+    less, _ = _bends(log_p, rest.log.exp())
+    factor = 1 + gamma - gamma * less
+    lost = factor <= 0  # gamma = -1 and 1 - u below the smallest number: there 1 - r = (1 - u) / 2
+    log_factor = torch.where(lost, rest.log - math.log(2), factor.masked_fill(lost, 1.0).log())
+    return log_p - gamma * rest.log - log_factor
+
+
+class _Rest(NamedTuple):
+    """ln(1-u), and which u is the largest."""
+
+    log: Tensor
+    is_top: Tensor
+
+
+def _rest(log_p: Tensor, dim: int) -> _Rest:
+    top = predicted(log_p, dim).unsqueeze(dim)
     is_top = torch.zeros_like(log_p, dtype=torch.bool).scatter(dim, top, value=True)
     others = log_p.masked_fill(is_top, -math.inf).logsumexp(dim, keepdim=True)
-    log_rest = torch.where(is_top, others, torch.log1p(-log_p.masked_fill(is_top, -1.0).exp()))
-    rest = log_rest.exp()
+    return _Rest(torch.where(is_top, others, torch.log1p(-log_p.masked_fill(is_top, -1.0).exp())), is_top)
+
+
+def _bends(log_p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - r = 1 + u ln u / (1-u), and -(1 + ln u / (1-u)), at rest = 1 - u."""
     near = rest < _SMALL
-    one_less = rest * (1 / 2 + rest * (1 / 6 + rest * (1 / 12 + rest / 20)))  # 1 - r near u = 1
-    ratio = -log_p.exp() * log_p / rest.masked_fill(near, 1.0)
-    factor = torch.where(near, 1 + gamma - gamma * one_less, 1 + gamma * ratio)
-    lost = factor <= 0  # gamma = -1 and 1 - u below the smallest number: there 1 - r = (1 - u) / 2
-    log_factor = torch.where(lost, log_rest - math.log(2), factor.masked_fill(lost, 1.0).log())
-    return log_p - gamma * log_rest - log_factor
+    per = log_p / rest.masked_fill(near, 1.0)
+    less = torch.where(near, rest * (1 / 2 + rest * (1 / 6 + rest * (1 / 12 + rest / 20))), 1 + log_p.exp() * per)
+    return less, torch.where(near, rest * (1 / 2 + rest * (1 / 3 + rest * (1 / 4 + rest / 5))), -1 - per)
 
 
 class FocalTemperature(Calibrator):
@@ -56,7 +75,7 @@ class FocalTemperature(Calibrator):
     g > 0 raises confidence, g < 0 lowers it, g = 0 is temperature scaling. T and g are chosen together by
     `criterion`: the NLL, or the top-label ECE of 15 bins of equal mass (on at most 2^18 voxels). `search="joint"`
     ends in the minimum itself; `"grid"` takes the best of the official T = 0.05, ..., 5.00 and g = -1, ..., 5.
-    `gamma` fixes g. The arg-max stays.
+    `gamma` fixes g (the joint search takes -0.999 for less, where its derivative ends). The arg-max stays.
 
     Reference: V. Komisarenko and M. Kull, arXiv 2408.11598. The official selection cannot run as published, and
     replaces rows that overflow by numbers that do not sum to 1; here everything is in log space (see
@@ -81,8 +100,8 @@ class FocalTemperature(Calibrator):
             raise ValueError(f"gamma must lie in {LOW_GAMMA:g}..{HIGH_GAMMA:g}, got {gamma}")
         self.temperature_: Tensor
         self.gamma_: Tensor
-        self.declare("temperature_")
-        self.declare("gamma_")
+        self.declare("temperature_", low=LOWEST)
+        self.declare("gamma_", low=LOW_GAMMA, high=HIGH_GAMMA)
 
     def map(self, logits: Tensor) -> Tensor:
         """ln v of softmax(z / T), normalized."""
@@ -90,35 +109,46 @@ class FocalTemperature(Calibrator):
 
     def fit_voxels(self, voxels: Voxels) -> None:
         """Find T and g. Raises ValueError where there is no best temperature."""
-        joint, nll = self.options["search"] == "joint", self.options["criterion"] == "nll"
-        if joint and nll:
-            start = self._by_grid(voxels, GRID[::4])
-            temperature, gamma = self._by_newton(voxels, start)
+        criterion = self.options["criterion"]
+        if self.options["search"] == "joint" and criterion == "nll":
+            temperature, gamma = self._by_newton(voxels)
         else:
-            temperature, gamma = self._by_grid(voxels, GRID)
-            if joint:
+            temperature, gamma = self._by_grid(voxels, GRID, criterion)
+            if self.options["search"] == "joint":
                 temperature, gamma = self._by_simplex(voxels, (temperature, gamma))
         self.temperature_.fill_(temperature)
         self.gamma_.fill_(gamma)
 
-    def _by_grid(self, voxels: Voxels, temperatures: Sequence[float]) -> tuple[float, float]:
+    def _by_grid(self, voxels: Voxels, grid: Sequence[float], criterion: Criterion) -> tuple[float, float]:
         """The best pair of the lists; of equals the first."""
         fixed: float | None = self.options["gamma"]
         best = (math.inf, math.nan, math.nan)
         for gamma in GAMMAS if fixed is None else (fixed,):
-            values = getattr(grid_scores(voxels, gamma, temperatures), self.options["criterion"])
+            values = grid_scores(voxels, gamma, grid, criterion)
             at = int(values.argmin())
-            best = min(best, (float(values[at]), temperatures[at], gamma), key=lambda found: found[0])
+            best = min(best, (float(values[at]), grid[at], gamma), key=lambda found: found[0])
         return best[1:]
 
-    def _by_newton(self, voxels: Voxels, start: tuple[float, float]) -> tuple[float, float]:
+    def _by_newton(self, voxels: Voxels) -> tuple[float, float]:
         """The minimum of the NLL in (ln T, g): of a sample first, then of all."""
-        x = torch.tensor([math.log(start[0]), max(start[1], _LOWEST)], dtype=torch.float64)
-        for part in dict.fromkeys((voxels.sample(SAMPLE), voxels)):
+        sample = voxels.sample(SAMPLE)
+        x = self._start(sample)
+        for part in dict.fromkeys((sample, voxels)):
             x = self._minimum(part, x)
         if abs(float(x[0])) > 0.999 * _LOG_RANGE:
             raise ValueError("the NLL has no minimum over temperatures of 1e-4 to 1e4; fit on more, or harder, cases")
         return float(x[0].exp()), float(x[1])
+
+    def _start(self, voxels: Voxels) -> Tensor:
+        """(ln T, g): that of temperature scaling, or a better pair around it."""
+        fixed: float | None = self.options["gamma"]
+        plain = float(temperatures(voxels, lambda chunk: torch.zeros_like(chunk.labels), 1).nan_to_num(1.0))
+        around = [plain * float(share) for share in np.geomspace(0.3, 5, 15)]
+        found = self._by_grid(voxels.sample(START_VOXELS), around, "nll")
+        pairs = [(plain, 0.0 if fixed is None else fixed), found]
+        starts = torch.tensor([[math.log(t), max(g, _LOWEST)] for t, g in pairs], dtype=torch.float64)
+        values = [nll_gradient(voxels, x)[0] for x in starts]
+        return starts[int(np.argmin(values))]
 
     def _minimum(self, voxels: Voxels, start: Tensor) -> Tensor:
         sample = voxels.sample(SAMPLE)
@@ -129,7 +159,8 @@ class FocalTemperature(Calibrator):
         def direction(x: Tensor, gradient: Tensor) -> Tensor:
             free = ((x > low) | (gradient < 0)) & ((x < high) | (gradient > 0))
             step = torch.zeros(2, dtype=torch.float64)
-            step[free] = torch.linalg.solve(_curvature(sample, x)[free][:, free], gradient[free])
+            if bool(free.any()):
+                step[free] = torch.linalg.solve(_curvature(sample, x)[free][:, free], gradient[free])
             return step if float(step @ gradient) >= 0 else gradient * free
 
         return minimize(lambda x: nll_gradient(voxels, x), direction, start, lambda x: x.clamp(low, high))
@@ -142,7 +173,7 @@ class FocalTemperature(Calibrator):
 
         def error(x: Any) -> float:
             gamma = float(np.clip(x[1], LOW_GAMMA, HIGH_GAMMA)) if fixed is None else fixed
-            return float(grid_scores(sample, gamma, [math.exp(x[0])]).ece[0])
+            return float(grid_scores(sample, gamma, [math.exp(x[0])], "ece")[0])
 
         first = np.array([math.log(start[0]), start[1]])
         steps_ = np.array([[0, 0], [0.05, 0], [0, 0.1]])
@@ -151,28 +182,49 @@ class FocalTemperature(Calibrator):
         return math.exp(found.x[0]), gamma
 
 
-def grid_scores(voxels: Voxels, gamma: float, temperatures: Sequence[float]) -> GridScores:
-    """NLL and equal-mass ECE at each temperature, g fixed."""
+def grid_scores(voxels: Voxels, gamma: float, grid: Sequence[float], criterion: Criterion) -> NDArray[np.float64]:
+    """NLL or equal-mass ECE at each temperature, g fixed."""
 
     def log_probs(logits: Tensor, temperature: float) -> Tensor:
         return focal_log_map((logits / temperature).log_softmax(0), gamma, 0).log_softmax(0)
 
-    return by_grid(voxels, log_probs, temperatures, mass=True)
+    return by_grid(voxels, log_probs, grid, criterion, mass=True)
 
 
 def nll_gradient(voxels: Voxels, x: Tensor) -> tuple[float, Tensor]:
-    """Mean NLL in nats and its gradient in x = (ln T, g)."""
+    """Mean NLL in nats and its gradient in x = (ln T, g), g > -1."""
     value, gradient = 0.0, torch.zeros(2, dtype=torch.float64)
+    log_t, gamma = x.tolist()
     for chunk in voxels.chunks():
-        at = x.clone().requires_grad_()
-        with torch.enable_grad():
-            log_p = (chunk.logits * (-at[0]).exp()).log_softmax(0)
-            log_v = focal_log_map(log_p, at[1], 0)
-            lost = (log_v.logsumexp(0) - log_v.gather(0, chunk.labels[None])[0]).sum()
-            (own,) = torch.autograd.grad(lost, at)
-        value += float(lost.detach())
-        gradient += own
+        log_p = (chunk.logits * math.exp(-log_t)).log_softmax(0)
+        log_v, *slopes = _slopes(log_p, gamma)
+        log_v = log_v.log_softmax(0)
+        value -= float(log_v.gather(0, chunk.labels[None]).sum())
+        missed = log_v.exp_()
+        missed.scatter_add_(0, chunk.labels[None], torch.full_like(missed[:1], -1.0))
+        gradient += torch.stack([(missed * slope).sum() for slope in slopes]).cpu()
     return value / voxels.total, gradient / voxels.total
+
+
+def _slopes(log_p: Tensor, gamma: float) -> tuple[Tensor, Tensor, Tensor]:
+    """ln v of log_p (C, n), and its derivatives in ln T and in g.
+
+    With h = d ln u / d ln T the first is h + g u h/(1-u) - g r'(ln u) h / (1 + g r), r' = -(u/(1-u)) (1 + ln u/(1-u)).
+    For the largest u the product u h/(1-u) is a mean over the others, so that it stays finite where u rounds to 1.
+    """
+    rest = _rest(log_p, 0)
+    left = rest.log.exp()
+    less, bend = _bends(log_p, left)
+    factor = 1 + gamma - gamma * less
+    behind = log_p - log_p.amax(0)
+    u = log_p.exp()
+    moved = (u * behind).sum(0) - behind
+    among = (
+        behind * (log_p - rest.log.masked_fill(~rest.is_top, 0).sum(0)).masked_fill_(rest.is_top, -math.inf).exp_()
+    ).sum(0)
+    steep = u * torch.where(rest.is_top, among, moved / left.masked_fill(rest.is_top, 1.0))
+    log_v = log_p - gamma * rest.log - factor.log()
+    return log_v, moved + gamma * steep * (1 - bend / factor), -rest.log - (1 - less) / factor
 
 
 def _curvature(voxels: Voxels, x: Tensor, step: float = 1e-5) -> Tensor:

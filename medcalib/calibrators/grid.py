@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.calibrators.voxels import Voxels
+from medcalib.calibrators.voxels import Voxels, predicted
 
 ECE_VOXELS = 1 << 18  # an ECE needs all confidences at once, sorted; more voxels would change its third digit
 BINS = 15
 
 
-class GridScores(NamedTuple):
-    """NLL in nats and ECE at each temperature, float64."""
-
-    nll: NDArray[np.float64]
-    ece: NDArray[np.float64]
+Criterion = Literal["nll", "ece"]
 
 
 def steps(step: float, count: int) -> list[float]:
@@ -29,27 +24,38 @@ def steps(step: float, count: int) -> list[float]:
 
 
 def by_grid(
-    voxels: Voxels, log_probs: Callable[[Tensor, float], Tensor], grid: Sequence[float], *, mass: bool
-) -> GridScores:
-    """Scores of log_probs(logits (C, n), T) -> (C, n) at every T of `grid`, on at most 2^18 voxels.
+    voxels: Voxels,
+    log_probs: Callable[[Tensor, float], Tensor],
+    grid: Sequence[float],
+    criterion: Criterion,
+    *,
+    mass: bool,
+) -> NDArray[np.float64]:
+    """NLL in nats or ECE of log_probs(logits (C, n), T) -> (C, n) at every T of `grid`, on at most 2^18 voxels.
 
     `mass`: bins of equal mass for the ECE, else of equal width.
     """
     chosen = voxels.sample(ECE_VOXELS)
     chunks = list(chosen.chunks())
-    error = ece_equal_mass if mass else ece_equal_width
-    nll, ece = [], []
+    found = []
     for temperature in grid:
-        lost, confidences, hits = 0.0, [], []
-        for chunk in chunks:
-            log_p = log_probs(chunk.logits, temperature)
-            lost -= float(log_p.gather(0, chunk.labels[None]).sum())
-            top, predicted = log_p.max(0)
-            confidences.append(top.exp())
-            hits.append(predicted == chunk.labels)
-        nll.append(lost / chosen.total)
-        ece.append(error(torch.cat(confidences).cpu().numpy(), torch.cat(hits).cpu().numpy()))
-    return GridScores(np.array(nll), np.array(ece))
+        log_ps = (log_probs(chunk.logits, temperature) for chunk in chunks)
+        pairs = ((log_p, chunk.labels) for log_p, chunk in zip(log_ps, chunks, strict=True))
+        if criterion == "nll":
+            found.append(-sum(float(log_p.gather(0, labels[None]).sum()) for log_p, labels in pairs) / chosen.total)
+        else:
+            found.append(_top_ece(pairs, mass=mass))
+    return np.array(found)
+
+
+def _top_ece(pairs: Iterable[tuple[Tensor, Tensor]], *, mass: bool) -> float:
+    """ECE of the most probable class, of pairs of log-probabilities (C, n) and labels (n,)."""
+    confidences, hits = [], []
+    for log_p, labels in pairs:
+        confidences.append(log_p.amax(0).exp().cpu().numpy())
+        hits.append((predicted(log_p, 0) == labels).cpu().numpy())
+    error = ece_equal_mass if mass else ece_equal_width
+    return error(np.concatenate(confidences), np.concatenate(hits))
 
 
 def ece_equal_width(confidence: NDArray[np.float64], hit: NDArray[np.bool_], bins: int = BINS) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medcalib.calibrators.calibrator import Calibrator
+from medcalib.calibrators.calibrator import LOWEST, Calibrator
 from medcalib.calibrators.inverse_temperature import one_temperature, temperatures
 from medcalib.calibrators.voxels import Chunk, Voxels
 
@@ -26,7 +26,7 @@ class GroupTemperature(Calibrator):
         super().__init__(num_classes, **options)
         self.temperature_: Tensor
         self.own_: Tensor
-        self.declare("temperature_", shape)
+        self.declare("temperature_", shape, low=LOWEST)
         self.register_buffer("own_", torch.zeros(shape, dtype=torch.bool))
 
     def groups(self, logits: Tensor) -> Tensor:
@@ -49,4 +49,4 @@ class GroupTemperature(Calibrator):
         del images
         self.check(logits)
         chosen = self.temperature_.flatten().to(logits.dtype)[self.groups(logits)]
-        return logits / chosen[:, None]
+        return self.finished(logits, logits / chosen[:, None])

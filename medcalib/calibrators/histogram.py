@@ -16,19 +16,19 @@ class Histogram(MappedProbabilities):
     It may change the arg-max, and confidences take few values.
 
     Reference: B. Zadrozny and C. Elkan, Obtaining calibrated probability estimates from decision trees and naive
-    Bayesian classifiers, ICML 2001, section 3.2; one-vs-rest as in netcal, which gives NaN where a row is 0.
+    Bayesian classifiers, ICML 2001; one-vs-rest as in netcal, which gives NaN where a row is 0.
     """
 
     name = "histogram"
     formula = "frequency_[k, floor(bins p_k)] + 1e-9 p_k, rows divided by their sum"
-    reference = "B. Zadrozny and C. Elkan, ICML 2001, section 3.2"
+    reference = "B. Zadrozny and C. Elkan, ICML 2001"
 
     def __init__(self, num_classes: int, *, bins: int = 10) -> None:
         super().__init__(num_classes, bins=bins)
         if bins < 1:
             raise ValueError(f"bins must be 1 or more, got {bins}")
         self.frequency_: Tensor
-        self.declare("frequency_", (num_classes, bins))
+        self.declare("frequency_", (num_classes, bins), low=0, high=1)
 
     def fit_voxels(self, voxels: Voxels) -> None:
         """Count."""
@@ -49,4 +49,4 @@ class Histogram(MappedProbabilities):
 
     def _bin(self, probs: Tensor) -> Tensor:
         edges = torch.linspace(0, 1, self.options["bins"] + 1, dtype=torch.float64, device=probs.device)
-        return torch.bucketize(probs, edges[1:-1], right=True)
+        return torch.bucketize(probs.contiguous(), edges[1:-1], right=True)

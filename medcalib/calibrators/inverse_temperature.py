@@ -64,14 +64,15 @@ def _roots(voxels: Voxels, groups: Groups, beta: Tensor) -> Tensor:
     open_ = torch.ones_like(beta, dtype=torch.bool)
     for _ in range(_MAX_STEPS):
         slope = _slopes(voxels, groups, beta)
-        rising = slope.first >= 0
+        rising = slope.first > 0
         low, high = torch.where(rising, low, beta), torch.where(rising, beta, high)
         step = beta - slope.first / slope.second
         size = (step - beta).abs()
-        good = (step > low) & (step < high) & (size <= moved / 2)  # false where the step is NaN
+        good = (step >= low) & (step <= high) & (size <= moved / 2)  # false where the step is NaN
         good |= size <= _TOLERANCE * beta  # there, rounding decides on the sides of the bracket
         following = torch.where(good, step, (low * high).sqrt())
-        at_end = (following <= 1.01 / HIGH) | (following >= 0.99 / LOW) | (slope.second <= 0)  # or no voxel
+        flat = (slope.first == 0) & (slope.second == 0)  # no voxel, or none that says anything
+        at_end = (following <= 1.01 / HIGH) | (following >= 0.99 / LOW) | flat
         moved = (following - beta).abs()
         beta = torch.where(open_, torch.where(at_end, math.nan, following), beta)
         open_ &= (moved > _TOLERANCE * following) & ~at_end
@@ -88,7 +89,7 @@ def _slopes(voxels: Voxels, groups: Groups, beta: Tensor) -> Slopes:
         centered = chunk.logits - chunk.logits.gather(0, chunk.labels[None])
         probs = torch.softmax(centered * beta.to(centered.device)[group], 0)
         mean = (probs * centered).sum(0)
-        spread = (probs * centered.square_()).sum(0) - mean.square()
+        spread = (probs * centered.sub_(mean).square_()).sum(0)
         for row, value in enumerate((mean, spread)):
             sums[row] += torch.bincount(group, value, len(beta)).cpu()
     return Slopes(*sums)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from medcalib.calibrators.voxels import Voxels
 
 EXACT = 1 << 22  # probabilities that are sorted as they are; more are counted in cells of their log-odds
 CELLS = 1 << 17
+TOGETHER = 16  # classes counted in one pass: 48 MiB
 _SPAN = 40.0  # log-odds -40..40: beyond, a probability is 0 or 1 to float64
 Array = NDArray[np.float64]
 
@@ -28,13 +30,13 @@ class Isotonic(MappedProbabilities):
     More than 4 million probabilities (voxels times classes) are first counted in 131,072 cells of log-odds 0.0006
     wide, which takes memory of one size for any number of voxels.
 
-    Reference: J. Zhang et al., Mix-n-Match, ICML 2020, section 4.3 (pooled, with the 1e-9 p that breaks ties);
+    Reference: J. Zhang et al., Mix-n-Match, ICML 2020 (pooled, with the 1e-9 p that breaks ties);
     B. Zadrozny and C. Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002.
     """
 
     name = "isotonic"
     formula = "f_k(p_k) + 1e-9 p_k, rows divided by their sum; f_k linear between thresholds_ of class k, values_ there"
-    reference = "J. Zhang et al., ICML 2020, section 4.3; B. Zadrozny and C. Elkan, KDD 2002"
+    reference = "J. Zhang et al., ICML 2020; B. Zadrozny and C. Elkan, KDD 2002"
 
     def __init__(self, num_classes: int, *, pooled: bool = True) -> None:
         super().__init__(num_classes, pooled=pooled)
@@ -42,20 +44,29 @@ class Isotonic(MappedProbabilities):
         self.thresholds_: Tensor
         self.values_: Tensor
         self.first_: Tensor
-        self.declare("thresholds_", None)
-        self.declare("values_", None)
+        self.declare("thresholds_", None, low=0, high=1)
+        self.declare("values_", None, low=0, high=1)
         self.register_buffer("first_", torch.zeros(1 if pooled else num_classes, dtype=torch.int64))
 
     def fit_voxels(self, voxels: Voxels) -> None:
         """Find the monotone maps."""
-        curves = []
-        for k in [None] if self.options["pooled"] else range(self.num_classes):
-            curves.append(_thresholds(*_points(voxels, k)))
+        exact = voxels.total * voxels.num_classes <= EXACT
+        points = (_exact_points if exact else _counted_points)(voxels, pooled=self.options["pooled"])
+        curves = [_thresholds(*own) for own in points]
         lengths = [len(x) for x, _ in curves]
         self.first_ = torch.tensor(np.cumsum([0, *lengths[:-1]]))
         self.thresholds_, self.values_ = (
             torch.from_numpy(np.concatenate(parts)) for parts in zip(*curves, strict=True)
         )
+
+    def set_parameters(self, parameters: dict[str, Tensor]) -> None:
+        """As `Calibrator.set_parameters`; the curves must be as long as they say."""
+        super().set_parameters(parameters)
+        ends = torch.tensor([*self.first_.tolist(), len(self.thresholds_)])
+        if self.values_.shape != self.thresholds_.shape or self.values_.ndim != 1 or bool((ends.diff() < 1).any()):
+            raise ValueError("the curves of thresholds_, values_ and first_ do not fit together")
+        if int(ends[0]) != 0:
+            raise ValueError("first_ must begin with 0")
 
     def mapped(self, k: int, probs: Tensor) -> Tensor:
         """f_k, linear between the thresholds."""
@@ -78,31 +89,39 @@ class _Points(NamedTuple):
     y: Array
 
 
-def _points(voxels: Voxels, k: int | None) -> _Points:
-    """The points of class k, or of all classes."""
-    if voxels.total * (1 if k is not None else voxels.num_classes) <= EXACT:
-        pairs = [_pairs(*chunk[:2], k) for chunk in voxels.chunks()]
-        p, hit = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+def _exact_points(voxels: Voxels, *, pooled: bool) -> Iterator[_Points]:
+    """The points of all classes together, or class by class."""
+    pairs = [_pairs(*chunk[:2]) for chunk in voxels.chunks()]
+    probs, hits = (torch.cat(parts, 1).cpu().numpy() for parts in zip(*pairs, strict=True))
+    for p, hit in [(probs.ravel(), hits.ravel())] if pooled else zip(probs, hits, strict=True):
         x, at = np.unique(p, return_inverse=True)
         weight = np.bincount(at, minlength=len(x)).astype(np.float64)
-        return _Points(x, weight, np.bincount(at, hit, len(x)) / weight)
-    sums = np.zeros((3, CELLS))
-    for chunk in voxels.chunks():
-        p, hit = _pairs(*chunk[:2], k)
-        with np.errstate(divide="ignore"):
-            odds = np.log(p) - np.log1p(-p)
-        cell = ((np.clip(odds, -_SPAN, _SPAN) + _SPAN) / (2 * _SPAN) * (CELLS - 1)).astype(np.int64)
-        for row, values in enumerate((None, p, hit)):
-            sums[row] += np.bincount(cell, values, CELLS)
-    n, p, hit = sums[:, sums[0] > 0]
-    return _Points(p / n, n, hit / n)
+        yield _Points(x, weight, np.bincount(at, hit, len(x)) / weight)
 
 
-def _pairs(logits: Tensor, labels: Tensor, k: int | None) -> tuple[Array, Array]:
-    """Probabilities and 1 where they came true, of class k or of all classes."""
-    p = logits.softmax(0).cpu().numpy()
-    hit = np.arange(len(p))[:, None] == labels.cpu().numpy()
-    return (p.ravel(), hit.ravel().astype(np.float64)) if k is None else (p[k], hit[k].astype(np.float64))
+def _counted_points(voxels: Voxels, *, pooled: bool) -> Iterator[_Points]:
+    """The same with the mean of each cell for the probabilities in it; some classes a pass."""
+    classes = voxels.num_classes
+    for first in range(0, classes, classes if pooled else TOGETHER):
+        last = classes if pooled else min(first + TOGETHER, classes)
+        sums = torch.zeros(3, (1 if pooled else last - first) * CELLS, dtype=torch.float64)
+        for chunk in voxels.chunks():
+            p, hit = (value[first:last].cpu() for value in _pairs(*chunk[:2]))
+            odds = (p.log() - torch.log1p(-p)).clamp_(-_SPAN, _SPAN)
+            cell = odds.add_(_SPAN).mul_((CELLS - 1) / (2 * _SPAN)).long()
+            if not pooled:
+                cell += CELLS * torch.arange(last - first)[:, None]
+            for row, values in enumerate((torch.ones_like(p), p, hit)):
+                sums[row].index_add_(0, cell.flatten(), values.flatten())
+        for n, total, hits in sums.reshape(3, -1, CELLS).numpy().swapaxes(0, 1):
+            seen = n > 0
+            yield _Points(total[seen] / n[seen], n[seen], hits[seen] / n[seen])
+
+
+def _pairs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (C, n), and 1 where they came true."""
+    p = logits.softmax(0)
+    return p, torch.zeros_like(p).scatter_(0, labels[None], 1.0)
 
 
 def _thresholds(x: Array, weight: Array, y: Array) -> tuple[Array, Array]:

@@ -45,13 +45,13 @@ class LocalTemperature(Calibrator):
     The fit starts at the T of temperature scaling everywhere (the official zeros give T = 2) and minimizes the NLL by
     `steps` of Adam over the volumes in a seeded order; it keeps the start where that did not help.
 
-    Reference: Z. Ding et al., Local Temperature Scaling for Probability Calibration, ICCV 2021, section 3; the
+    Reference: Z. Ding et al., Local Temperature Scaling for Probability Calibration, ICCV 2021; the
     official network is 2D, this one is 2D or 3D.
     """
 
     name = "local_temperature"
     formula = "softmax(z / T(x)), T(x) = relu(t(x) + 1) + 1e-8, t a tree of gates of convolutions of z around x"
-    reference = "Z. Ding et al., ICCV 2021, section 3"
+    reference = "Z. Ding et al., ICCV 2021"
     keeps_argmax = True
 
     def __init__(
@@ -96,11 +96,13 @@ class LocalTemperature(Calibrator):
         self, logits: Batches, labels: Batches, *, mask: Batches | None = None, images: Batches | None = None
     ) -> Self:
         """As `Calibrator.fit`, on volumes; with `image_channels` also images (B, M, *S)."""
+        voxels = Voxels.of(logits, labels, self.num_classes, mask=mask)
         items = list(_items(as_sequence(logits), as_sequence(labels), mask, images))
         for item in items:
             radii(self, item.logits)
             self._check_images(item.logits, item.images)
-        voxels = Voxels.of(logits, labels, self.num_classes, mask=mask)
+            if not all(bool(torch.isfinite(x).all()) for x in (item.logits, item.images) if x is not None):
+                raise ValueError("logits and images must be finite under the mask, too: windows reach there")
         self._start(one_temperature(voxels), items[0].logits.ndim - 2)
         before = {key: value.clone() for key, value in self.state_dict().items()}
         first = self._nll(items)
@@ -111,11 +113,24 @@ class LocalTemperature(Calibrator):
             self.load_state_dict(before)
         return self
 
+    def set_parameters(self, parameters: dict[str, Tensor]) -> None:
+        """As `Calibrator.set_parameters`; windows must be of the size that the options say."""
+        super().set_parameters(parameters)
+        axes = self.weight_.ndim - 2
+        if axes not in (2, 3):
+            raise ValueError(f"weight_ must have 2 or 3 spatial axes, got {axes}")
+        found = {key: value.shape for key, value in self.named_buffers()}
+        self._start(1.0, axes)
+        wanted = {key: value.shape for key, value in self.named_buffers()}
+        if found != wanted:
+            raise ValueError(f"expected the shapes {_listed(wanted)}, got {_listed(found)}")
+        super().set_parameters(parameters)
+
     def forward(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
         """z / T(x), in the type of the logits (computed in float32 at least)."""
         self.check(logits)
         self._check_images(logits, images)
-        return logits / self.temperature(logits, images).to(logits.dtype)
+        return self.finished(logits, logits / self.temperature(logits, images).to(logits.dtype))
 
     def temperature(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
         """T(x), (B, 1, *S)."""
@@ -194,6 +209,10 @@ class LocalTemperature(Calibrator):
         with torch.no_grad():
             sums = [_lost(self, item, torch.float64) for item in items]
         return sum(float(mean) * n for mean, n in sums) / sum(n for _, n in sums)
+
+
+def _listed(shapes: dict[str, torch.Size]) -> str:
+    return ", ".join(f"{key} {tuple(shape)}" for key, shape in shapes.items())
 
 
 def _lost(calibrator: LocalTemperature, item: Item, dtype: torch.dtype) -> tuple[Tensor, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 SAMPLE = 1 << 17  # voxels that give the curvature: an error of 1 % in it costs one more step, no accuracy
 _STEPS = 100
 _ENOUGH = 1e-18  # half the squared Newton decrement is the distance to the minimum, in nats
-_ROUNDING = 1e-13  # below, values differ by rounding only, and whole steps are taken
+_ROUNDING = 1e-13  # below, values differ by rounding only: whole steps are taken, while they still shrink
+_RESIDUAL = 1e-8  # squared: a step is as exact as its curvature; the next one begins with the full gradient
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 Direction = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,11 +27,14 @@ def minimize(
     """
     x = start
     value, gradient = objective(x)
+    last = math.inf
     for _ in range(_STEPS):
         step = direction(x, gradient)
         decrement = float(gradient.flatten() @ step.flatten())
-        if abs(decrement) <= _ENOUGH * max(1.0, abs(value)):
+        size = max(1.0, abs(value))
+        if abs(decrement) <= _ENOUGH * size or last / 4 < abs(decrement) < _ROUNDING * size:
             return x
+        last = abs(decrement)
         found = _descended(objective, project, x, value, step, decrement)
         if found is None:
             break
@@ -47,7 +52,7 @@ def _descended(
     for _ in range(40):
         following = project(x - share * step)
         reached, gradient = objective(following)
-        if reached <= value - 1e-4 * share * decrement or abs(decrement) < _ROUNDING:
+        if reached <= value - 1e-4 * share * decrement or abs(decrement) < _ROUNDING * max(1.0, abs(value)):
             return following, reached, gradient
         share /= 2
     return None
@@ -58,8 +63,8 @@ def conjugate_gradients(product: Callable[[Tensor], Tensor], target: Tensor, dia
     x, rest = torch.zeros_like(target), target.clone()
     scaled = rest / diagonal
     towards, square = scaled.clone(), float((rest * scaled).sum())
-    enough = 1e-20 * square
-    for _ in range(4 * target.numel()):
+    enough = _RESIDUAL * square
+    for _ in range(min(4 * target.numel(), 400)):
         if square <= enough:
             break
         image = product(towards)

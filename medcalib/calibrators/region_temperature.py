@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d, max_pool3d, pad
 
 from medcalib.calibrators.calibrator import Calibrator
 from medcalib.calibrators.group_temperature import GroupTemperature
-from medcalib.calibrators.voxels import Batches, Voxels, as_sequence
+from medcalib.calibrators.voxels import Batches, Voxels, as_sequence, predicted
 
 
 class RegionTemperature(GroupTemperature):
@@ -47,10 +47,10 @@ class RegionTemperature(GroupTemperature):
 
     def groups(self, logits: Tensor) -> Tensor:
         """Interior 0 or boundary 1; with `classwise` plus twice the predicted class."""
-        predicted = logits.argmax(1)
+        classes = predicted(logits)
         radius = radii(self, logits)
-        boundary = _mixed(predicted, radius).long()
-        return boundary + 2 * predicted if self.options["classwise"] else boundary
+        boundary = _mixed(classes, radius).long()
+        return boundary + 2 * classes if self.options["classwise"] else boundary
 
 
 def radii(calibrator: Calibrator, logits: Tensor) -> tuple[int, ...]:
@@ -66,11 +66,11 @@ def radii(calibrator: Calibrator, logits: Tensor) -> tuple[int, ...]:
     return found
 
 
-def _mixed(predicted: Tensor, radius: Sequence[int]) -> Tensor:
+def _mixed(classes: Tensor, radius: Sequence[int]) -> Tensor:
     """Whether the window around each voxel holds several classes: its largest is not its smallest."""
     pool = max_pool3d if len(radius) == 3 else max_pool2d
     margin = [n for r in reversed(radius) for n in (r, r)]
-    padded = pad(predicted[:, None].float(), margin, mode="replicate")
+    padded = pad(classes[:, None].float(), margin, mode="replicate")
     size = [2 * r + 1 for r in radius]
     largest, smallest = pool(padded, size, 1), -pool(-padded, size, 1)
     return (largest != smallest)[:, 0]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from medcalib.calibrators.calibrator import Calibrator
+from medcalib.calibrators.calibrator import LOWEST, Calibrator
 from medcalib.calibrators.grid import by_grid, steps
 from medcalib.calibrators.inverse_temperature import one_temperature
 from medcalib.calibrators.voxels import Voxels
@@ -40,7 +40,7 @@ class Temperature(Calibrator):
         if search == "exact" and criterion == "ece":
             raise ValueError("criterion ece needs search grid: the ECE is no smooth function of the temperature")
         self.temperature_: Tensor
-        self.declare("temperature_")
+        self.declare("temperature_", low=LOWEST)
 
     def map(self, logits: Tensor) -> Tensor:
         """z / T."""
@@ -51,5 +51,5 @@ class Temperature(Calibrator):
         if self.options["search"] == "exact":
             self.temperature_.fill_(one_temperature(voxels))
             return
-        scores = by_grid(voxels, lambda z, t: (z / t).log_softmax(0), GRID, mass=False)
-        self.temperature_.fill_(GRID[getattr(scores, self.options["criterion"]).argmin()])
+        scores = by_grid(voxels, lambda z, t: (z / t).log_softmax(0), GRID, self.options["criterion"], mass=False)
+        self.temperature_.fill_(GRID[int(scores.argmin())])

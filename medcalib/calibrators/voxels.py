@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 15  # voxels at a time: a few megabytes in float64, which stay in the cache
+CHUNK = 1 << 15  # logits at a time: 256 KiB in float64, so that all steps on a piece stay in the cache
 Batches = Tensor | Sequence[Tensor]
 
 
@@ -63,42 +63,60 @@ class Voxels:
             parts += _parts(*batch, num_classes)
         voxels = cls(num_classes, tuple(parts), 0)
         total = 0
-        for chunk in voxels.chunks():
-            _check(chunk, num_classes)
-            total += len(chunk.labels)
+        for part, at in voxels._pieces():
+            labels = part.labels[at]
+            _check(part.logits[:, at], labels, num_classes)
+            total += len(labels)
         if not total:
             raise ValueError("at least one voxel is needed to fit on")
         return cls(num_classes, voxels.parts, total)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The voxels in float64, in order, at most 2^15 at a time."""
-        for part in self.parts:
-            for start in range(0, len(part.labels), CHUNK):
-                at: slice | Tensor = slice(start, start + CHUNK)
-                if part.mask is not None:
-                    at = part.mask[at].nonzero()[:, 0] + start
-                labels = part.labels[at]
-                if len(labels):
-                    groups = None if part.groups is None else part.groups[at].long()
-                    yield Chunk(part.logits[:, at].double().contiguous(), labels.long(), groups)
+        """The voxels in float64, in order, at most 2^15 logits (and 1024 voxels) at a time."""
+        for part, at in self._pieces():
+            groups = None if part.groups is None else part.groups[at].long()
+            yield Chunk(part.logits[:, at].double().contiguous(), part.labels[at].long(), groups)
 
     def sample(self, limit: int, seed: int = 0) -> Voxels:
-        """About `limit` voxels, drawn with replacement; all of them where there are no more."""
+        """About `limit` voxels drawn without replacement; all of them where there are no more."""
         if self.total <= limit:
             return self
         generator = torch.Generator().manual_seed(seed)
-        drawn = []
-        for part in self.parts:
-            used = None if part.mask is None else part.mask.nonzero()[:, 0]
-            n = len(part.labels) if used is None else len(used)
-            if not n:
-                continue
-            at = torch.randint(n, (max(1, round(limit * n / self.total)),), generator=generator).sort().values
-            at = at.to(part.labels.device)
-            at = at if used is None else used[at]
+        drawn: dict[int, list[Part]] = {}
+        for part, at in self._pieces(wanted=lambda n: torch.rand(n, generator=generator) < limit / self.total):
             groups = None if part.groups is None else part.groups[at]
-            drawn.append(Part(part.logits[:, at], part.labels[at], groups, None))
-        return Voxels(self.num_classes, tuple(drawn), sum(len(part.labels) for part in drawn))
+            drawn.setdefault(id(part), []).append(Part(part.logits[:, at], part.labels[at], groups, None))
+        parts = tuple(_joined(pieces) for pieces in drawn.values())
+        return Voxels(self.num_classes, parts, sum(len(part.labels) for part in parts)) if parts else self
+
+    def _pieces(self, wanted: Callable[[int], Tensor] | None = None) -> Iterator[tuple[Part, slice | Tensor]]:
+        """Where the voxels lie, piece by piece, without empty ones; of them those that wanted(n) (n,) bool chooses."""
+        size = piece_size(self.num_classes)
+        for part in self.parts:
+            for start in range(0, len(part.labels), size):
+                whole = slice(start, min(start + size, len(part.labels)))
+                used = None if part.mask is None else part.mask[whole]
+                if wanted is not None:
+                    chosen = wanted(whole.stop - start).to(part.labels.device)
+                    used = chosen if used is None else used & chosen
+                at: slice | Tensor = whole if used is None else used.nonzero()[:, 0] + start
+                if isinstance(at, slice) or len(at):
+                    yield part, at
+
+
+def piece_size(num_classes: int) -> int:
+    """How many voxels are worked on at a time."""
+    return max(1024, CHUNK // num_classes)
+
+
+def predicted(logits: Tensor, dim: int = 1) -> Tensor:
+    """The class of the largest logit, the first of equals: argmax, which torch is slow at along an axis of strides."""
+    best, *others = logits.unbind(dim)
+    at = torch.zeros(best.shape, dtype=torch.int64, device=logits.device)
+    for k, row in enumerate(others, 1):
+        at.masked_fill_(row > best, k)
+        best = torch.maximum(best, row)
+    return at
 
 
 def as_sequence(value: Batches) -> Sequence[Tensor]:
@@ -116,6 +134,8 @@ def _parts(
     for name, value in (("labels", labels), ("mask", mask), ("groups", groups)):
         if value is not None and value.shape != shape:
             raise ValueError(f"expected {name} {shape}, got {tuple(value.shape)}")
+    if labels.dtype.is_floating_point or labels.dtype in (torch.bool, torch.complex64, torch.complex128):
+        raise ValueError(f"expected labels of an integer type, got {labels.dtype}; use labels.long()")
     z, y = logits.detach(), labels
     if logits.ndim == 2:
         z, y = z.T[None], y[None]
@@ -125,8 +145,14 @@ def _parts(
         yield Part(z[b].flatten(1), y[b].flatten(), own[0], None if own[1] is None else own[1].bool())
 
 
-def _check(chunk: Chunk, num_classes: int) -> None:
-    if not bool(torch.isfinite(chunk.logits).all()):
+def _joined(pieces: Sequence[Part]) -> Part:
+    groups = [piece.groups for piece in pieces if piece.groups is not None]
+    logits, labels = torch.cat([piece.logits for piece in pieces], 1), torch.cat([piece.labels for piece in pieces])
+    return Part(logits, labels, torch.cat(groups) if groups else None, None)
+
+
+def _check(logits: Tensor, labels: Tensor, num_classes: int) -> None:
+    if not bool(torch.isfinite(logits).all()):
         raise ValueError("logits must be finite; of probabilities, take log(max(p, smallest)) first")
-    if int(chunk.labels.min()) < 0 or int(chunk.labels.max()) >= num_classes:
+    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise ValueError(f"labels must lie in 0..{num_classes - 1}; leave ignored voxels out by `mask`")
