@@ -27,7 +27,8 @@ class Calibrator(nn.Module):
     saved with them: what it was fitted on, and the scores before and after. `options` are the constructor's.
 
     The softmax of what it returns is the repaired probability. Its arg-max is the old one if `keeps_argmax`. `reach`
-    is how many voxels away along each axis a voxel's result may depend on (0: on its own logits alone).
+    is how many voxels away along each axis a voxel's result may depend on (0: on its own logits alone). `sees_all`: on
+    the whole volume.
     """
 
     name: ClassVar[str]
@@ -35,6 +36,7 @@ class Calibrator(nn.Module):
     reference: ClassVar[str]
     keeps_argmax: ClassVar[bool] = False
     reach: tuple[int, ...] | int = 0
+    sees_all: bool = False
     image_channels: int = 0
 
     def __init__(self, num_classes: int, **options: Any) -> None:

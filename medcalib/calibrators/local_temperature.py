@@ -62,8 +62,8 @@ class LocalTemperature(Calibrator):
         image_channels: int = 0,
         kernel_size: int = 5,
         dilation: int = 2,
-        steps: int = 400,
-        lr: float = 1e-2,
+        steps: int = 200,
+        lr: float = 0.05,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -81,6 +81,7 @@ class LocalTemperature(Calibrator):
                 "expected an odd kernel_size, dilation and steps of 1 or more, lr > 0, image_channels >= 0"
             )
         self.reach = dilation * (kernel_size // 2)
+        self.sees_all = variant == "mean"
         self.image_channels = image_channels
         self.weight_: Tensor
         self.bias_: Tensor
@@ -197,11 +198,13 @@ class LocalTemperature(Calibrator):
             setattr(self, key, value.detach().double() * units[key])
 
     def _units(self, items: Sequence[Item]) -> dict[str, float]:
-        """What one unit of a trained parameter means, so that a step changes T by as much for any scale of logits."""
+        """What one unit of a trained parameter means, so that a step changes T by as much for any scale of logits and
+        any window: neighbors are alike, so that their contributions add up."""
+        window = self.weight_[0, 0].numel()
         units = {key: 1.0 for key, _ in self.named_buffers()}
-        units["weight_"] = 1 / _size(item.logits for item in items)
+        units["weight_"] = 1 / (window * _size(item.logits for item in items))
         if self.image_channels:
-            units["image_weight_"] = 1 / _size(item.images for item in items if item.images is not None)
+            units["image_weight_"] = 1 / (window * _size(item.images for item in items if item.images is not None))
         return units
 
     def _nll(self, items: Sequence[Item]) -> float:

@@ -98,10 +98,10 @@ def _blocks(
 ) -> Sample:
     """Blocks in a drawn order until they hold `limit` voxels, each with the neighbors that its results depend on.
 
-    A volume that is no larger is taken as it is.
+    A volume that is no larger, or that the method sees as a whole, is taken as it is.
     """
     shape = tuple(usable.shape)
-    if int(usable.sum()) <= limit:
+    if int(usable.sum()) <= limit or calibrator.sees_all:
         cores = [tuple(slice(0, n) for n in shape)]
     else:
         cores = list(product(*([slice(a, min(a + BLOCK, n)) for a in range(0, n, BLOCK)] for n in shape)))

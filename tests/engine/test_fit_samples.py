@@ -86,6 +86,11 @@ def test_a_small_volume_is_taken_whole() -> None:
     assert not bool(sample.masks[0][0, :3].any())
 
 
+def test_a_method_that_sees_the_whole_volume_gets_it() -> None:
+    sample = sample_of(volume(), calibrators.build("local_temperature", 4, variant="mean"), Sampling(100))
+    assert [tuple(part.shape) for part in sample.logits] == [(1, 4, 20, 24, 10)]
+
+
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown region 'edge'; known: all, foreground"):
         Sampling(10, "edge")
