@@ -72,7 +72,7 @@ class Voxels:
         return cls(num_classes, voxels.parts, total)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The voxels in float64, in order, at most 2^15 logits (and 1024 voxels) at a time."""
+        """The voxels in float64, in order, at most 2^15 logits (or 256 voxels) at a time."""
         for part, at in self._pieces():
             groups = None if part.groups is None else part.groups[at].long()
             yield Chunk(part.logits[:, at].double().contiguous(), part.labels[at].long(), groups)
@@ -105,8 +105,9 @@ class Voxels:
 
 
 def piece_size(num_classes: int) -> int:
-    """How many voxels are worked on at a time."""
-    return max(1024, CHUNK // num_classes)
+    """How many voxels are worked on at a time: with a row of ones so few numbers that torch starts no threads for them,
+    which wait for each other longer than they work."""
+    return max(256, CHUNK // (num_classes + 1))
 
 
 def predicted(logits: Tensor, dim: int = 1) -> Tensor:
