@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
 from medcalib.errors import DataError
 from medcalib.files import CASE_ID, read_json, remove_abandoned
-from medcalib.report.maps.kinds import KINDS, MARK
+from medcalib.report.maps.kinds import CHANNEL_KINDS, KINDS, MARK
 
 INDEX = "maps.json"
 COHORT = ("cohort_gap", "cohort_error", "cohort_count")
 _SUFFIX = ".nii.gz"
+_ENDS = {name.split("_")[-1] for name in (*KINDS, *CHANNEL_KINDS, *COHORT)}
 _DESCRIPTION = slice(148, 228)  # of a NIfTI-1 header
 
 
@@ -52,7 +53,8 @@ def prepare(out: Path, cases: Iterable[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     remove_abandoned(out)
     own = [out / name for name in _listed(out / INDEX)]
-    own += [path for case in (*cases, "cohort") for path in out.glob(f"{case}_*{_SUFFIX}") if _is_map(path)]
+    known = {*cases, "cohort"}
+    own += [path for path in out.glob(f"*{_SUFFIX}") if _named_so(path.name, known) and _is_map(path)]
     for path in own:
         path.unlink(missing_ok=True)
     (out / INDEX).unlink(missing_ok=True)
@@ -68,6 +70,12 @@ def _listed(index: Path) -> Iterator[str]:
     except (DataError, AttributeError, TypeError):
         return
     yield from (name for name in names if CASE_ID.match(name) and name.endswith(_SUFFIX))
+
+
+def _named_so(name: str, cases: Set[str]) -> bool:
+    """Whether a file is named like a map of one of these cases."""
+    parts = name.removesuffix(_SUFFIX).split("_")
+    return parts[-1] in _ENDS and any("_".join(parts[:k]) in cases for k in range(1, len(parts)))
 
 
 def _is_map(path: Path) -> bool:
