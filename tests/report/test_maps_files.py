@@ -15,7 +15,7 @@ from helpers import LPS, smooth_case
 from maps_cases import NAMES, compared, one, read_map, windowed, write_case
 
 from medcalib.config.schema import DataConfig
-from medcalib.data.nifti import About, volume_writer, write_volume
+from medcalib.data.nifti import write_volume
 from medcalib.errors import ConfigError, DataRefusedError
 from medcalib.files import write_json
 from medcalib.report.maps import INDEX, KINDS, maps_of, write_maps
@@ -261,6 +261,20 @@ def test_independent_regions_are_mapped_one_by_one(tmp_path: Path) -> None:
         run(tmp_path, cohort=True)
 
 
+def test_a_case_whose_channels_are_others_is_refused_by_name(tmp_path: Path) -> None:
+    """With a config some predictions may be of exclusive classes and others of independent regions."""
+    probs, label = smooth(0)
+    for case in ("c0", "c1"):
+        write_volume(tmp_path / "images" / f"{case}.nii.gz", probs[0], LPS)
+    write_case(tmp_path, "c0", probs, label)
+    write_case(tmp_path, "c1", probs[1:], label, activation="sigmoid", groups={"A": [1], "B": [2], "C": [3]})
+    index = write_maps(tmp_path / "pred", tmp_path, tmp_path / "maps", data=DATA, classes=["LV"], cohort=True)
+    assert (index["cases"], index["cohort"]["cases"]) == (["c0"], ["c0"])
+    assert [(entry["case"], entry["reason"]) for entry in index["refused"]] == [("c1", "unknown_class")]
+    index = write_maps(tmp_path / "pred", tmp_path, tmp_path / "maps", data=DATA, cohort=True)
+    assert (index["cases"], index["cohort"]["left_out"]) == (["c0", "c1"], ["c1"])
+
+
 def test_a_folder_without_predictions_is_refused(tmp_path: Path) -> None:
     probs, label = smooth(0)
     write_case(tmp_path, "c0", probs, label)
@@ -268,25 +282,3 @@ def test_a_folder_without_predictions_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataRefusedError, match="no_prediction"):
         write_maps(tmp_path / "empty", tmp_path, tmp_path / "maps", data=DATA)
-
-
-def test_a_writer_gives_the_bytes_of_the_whole_and_no_part_of_it(tmp_path: Path) -> None:
-    array = np.random.default_rng(0).random((40, 30, 20)).astype(np.float32)
-    about = About("text " * 30, -1.0, 2.0, "estimate")
-    write_volume(tmp_path / "whole.nii.gz", array, LPS, about)
-    with volume_writer(tmp_path / "parts.nii.gz", array.shape, array.dtype, LPS, about) as append:
-        for start in (0, 1, 7, 19):
-            append(array[..., start : {0: 1, 1: 7, 7: 19, 19: 20}[start]])
-    assert (tmp_path / "parts.nii.gz").read_bytes() == (tmp_path / "whole.nii.gz").read_bytes()
-    assert len(nib.load(tmp_path / "whole.nii.gz").header["descrip"].item()) == 79
-    with (
-        pytest.raises(ValueError, match="3 of 20 positions"),
-        volume_writer(tmp_path / "short.nii.gz", array.shape, array.dtype, LPS) as append,
-    ):
-        append(array[..., :3])
-    with (
-        pytest.raises(ValueError, match="does not fit"),
-        volume_writer(tmp_path / "long.nii.gz", array.shape, array.dtype, LPS) as append,
-    ):
-        append(np.zeros((40, 30, 21), np.float32))
-    assert {path.name for path in tmp_path.iterdir()} == {"whole.nii.gz", "parts.nii.gz"}

@@ -114,8 +114,12 @@ class _Job:
     def write(self, pair: Pair, **assumed: bool) -> Entry:
         """Write the maps of a pair: all of them, or none when it is refused."""
         channels = channels_of(pair.prediction, self._label_map())
+        try:
+            request = self._for(channels)
+        except ConfigError as error:  # what `check` looked at had other channels
+            raise DataError("unknown_class", f"{pair.case.id}: {error}") from error
         with read_pair(pair, channels.label_map, **assumed) as compared:
-            maps = CaseMaps(compared, self._for(channels), channels.label_map.class_names)
+            maps = CaseMaps(compared, request, channels.label_map.class_names)
             files = self.taken.claim(pair.case.id, filter(self._asked, maps.names))
             kept = self._write(compared, maps, files)
             if self.cohort is not None and len(kept) == len(NEEDS):
