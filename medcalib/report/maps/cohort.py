@@ -30,7 +30,7 @@ Grid = tuple[Affine, tuple[int, ...]]
 class Cohort:
     """Means over patients, who weigh alike however many cases each has. Cases of a patient are added in a row.
 
-    It keeps about 40 bytes a voxel.
+    It keeps 20 bytes a voxel.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Cohort:
         """Add the maps error and gap (i, j, k) of a case, 0 where it is not `valid`."""
         if not self.cases:
             self._affine, self._patients = affine, np.zeros(valid.shape, np.uint16)
-            self._total = [np.zeros(valid.shape) for _ in NEEDS]
+            self._total = [np.zeros(valid.shape, np.float32) for _ in NEEDS]
         if pair.case.patient_id != self._patient:
             self._close_patient()
             self._patient = pair.case.patient_id
@@ -70,16 +70,12 @@ class Cohort:
         if self._affine is None:
             return {}
         counted = np.maximum(self._patients, 1)
-        error, gap = (total / counted for total in self._total)
+        error, gap = self._total
+        error /= counted
+        gap /= counted
         found = {
-            "cohort_gap": (
-                gap.astype(np.float32),
-                About(f"{MARK}cohort_gap: mean over patients", -GAP_RANGE, GAP_RANGE),
-            ),
-            "cohort_error": (
-                error.astype(np.float32),
-                About(f"{MARK}cohort_error: share of patients that are wrong", 0, 1),
-            ),
+            "cohort_gap": (gap, About(f"{MARK}cohort_gap: mean over patients", -GAP_RANGE, GAP_RANGE)),
+            "cohort_error": (error, About(f"{MARK}cohort_error: share of patients that are wrong", 0, 1)),
             "cohort_count": (self._patients, About(f"{MARK}cohort_count: patients", 0, self.patients)),
         }
         for name, (volume, about) in found.items():
@@ -91,7 +87,8 @@ class Cohort:
             return
         *sums, count = self._own
         for total, own in zip(self._total, sums, strict=True):
-            total += own / np.maximum(count, 1)
+            own /= np.maximum(count, 1)
+            total += own
         self._patients += count > 0
         self.patients += 1
         self._own = []

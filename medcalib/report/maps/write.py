@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -134,19 +133,22 @@ class _Job:
 
     def _write(self, compared: Compared, maps: CaseMaps, files: Mapping[str, str]) -> dict[str, NDArray[Any]]:
         """Write slab by slab; the files appear together at the end. Returns what the cohort needs."""
-        kept: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
+        shape, done = compared.label.shape, dict.fromkeys(NEEDS, 0)
+        needed = NEEDS if self.cohort is not None else ()
+        kept = {name: np.empty(shape, KINDS[name].dtype) for name in needed if name in maps.names}
         with ExitStack() as opened:
             sinks = {}
             for name, file in files.items():
                 dtype, about = maps.header(name)
-                writer = volume_writer(self.out / file, compared.label.shape, dtype, compared.affine, about)
+                writer = volume_writer(self.out / file, shape, dtype, compared.affine, about)
                 sinks[name] = opened.enter_context(writer)
             for name, slab in maps.parts():
                 if name in sinks:
                     sinks[name](slab)
-                if self.cohort is not None and name in NEEDS:
-                    kept[name].append(slab)
-        return {name: np.concatenate(slabs, -1) for name, slabs in kept.items()}
+                if name in kept:
+                    start, done[name] = done[name], done[name] + slab.shape[-1]
+                    kept[name][..., start : done[name]] = slab
+        return kept
 
     def finish(
         self, written: Mapping[str, Entry], refused: Sequence[Mapping[str, str]], private: Sequence[Path]
