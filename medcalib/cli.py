@@ -11,19 +11,15 @@ import typer
 
 from medcalib.cli_bench import bench
 from medcalib.cli_calibrate import apply, calibrate, calibrators
+from medcalib.cli_maps import maps
 from medcalib.cli_score import merge, score
 from medcalib.cli_support import (
     LOSS_SYMBOLS,
     AsJson,
-    AssumeOrientation,
     Command,
     Config,
     Data,
-    Labels,
-    Logits,
-    OptionalConfig,
     Out,
-    Predictions,
     Set,
     Version,
     Weights,
@@ -135,35 +131,7 @@ command(apply)
 command(calibrators)
 command(score)
 command(merge)
-
-
-@command
-def maps(
-    predictions: Predictions,
-    labels: Labels,
-    out: Out,
-    config: OptionalConfig = None,
-    set_: Set = None,
-    window_mm: Annotated[float, typer.Option(help="Edge of the window of the local gap, in mm.")] = 9.0,
-    logits: Logits = False,
-    assume_orientation: AssumeOrientation = False,
-    as_json: AsJson = False,
-) -> int:
-    """Write confidence, error and local calibration-gap maps as NIfTI on the images' grids."""
-    from medcalib.report.maps import write_maps
-
-    loaded = optional_config(config, set_, None)
-    index = write_maps(
-        predictions,
-        labels,
-        out,
-        data=loaded.data if loaded else None,
-        window_mm=window_mm,
-        assume_logits=logits,
-        assume_orientation=assume_orientation,
-    )
-    echo_index(index, f"maps of {len(index['cases'])} cases: {out}", as_json)
-    return Exit.SOME_REFUSED if index["refused"] else Exit.OK
+command(maps)
 
 
 @command

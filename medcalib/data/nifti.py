@@ -10,8 +10,8 @@ from __future__ import annotations
 import gzip
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -84,21 +84,71 @@ def read_volume(path: Path, *, dtype: Any = np.float32, max_voxels: int = MAX_VO
     return Volume(_scaled(stored, header, dtype), header.affine, header.warnings)
 
 
-def write_volume(path: Path, array: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    """Write `array` (i, j, k[, channel]) atomically with a fresh header: sform = qform, mm, no free text."""
-    image = nib.Nifti1Image(np.asarray(array), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    level = 1 if image.get_data_dtype().kind == "f" else 6  # floats hardly compress, labels do
-    with atomic(path) as temporary:
+@dataclass(frozen=True)
+class About:
+    """What a header says beside the geometry: a text, the values that a viewer spans first, what the values mean.
+
+    `text` is cut to the 79 bytes of `descrip`; `intent` is NIfTI's: `none`, `estimate`, or `label` for indices.
+    """
+
+    text: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    intent: str = "none"
+
+
+def write_volume(path: Path, array: NDArray[Any], affine: NDArray[np.float64], about: About | None = None) -> None:
+    """Write `array` (i, j, k[, channel]) atomically with a fresh header: sform = qform, mm, no text but `about`."""
+    array = np.asarray(array)
+    with volume_writer(path, array.shape, array.dtype, affine, about) as append:
+        append(array)
+
+
+@contextmanager
+def volume_writer(
+    path: Path, shape: Sequence[int], dtype: Any, affine: NDArray[np.float64], about: About | None = None
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a volume in parts: slabs along its last axis, in order, so that it need not fit into memory.
+
+    The file appears, with the bytes of `write_volume`, when the block ends without an error. Raises ValueError
+    unless the slabs fill `shape`.
+    """
+    header = _fresh_header(shape, dtype, affine, about or About())
+    stored, done = header.get_data_dtype(), 0
+    level = 1 if stored.kind == "f" else 6  # floats hardly compress, labels do
+    with atomic(path) as temporary, ExitStack() as opened:
+        stream: Any = opened.enter_context(temporary.open("wb"))
         if path.name.endswith(".gz"):
             # no file name and no clock in the gzip header: equal voxels give equal bytes
-            with temporary.open("wb") as raw, gzip.GzipFile("", "wb", level, raw, mtime=0) as packed:
-                image.to_stream(packed)
-        else:
-            with temporary.open("wb") as raw:
-                image.to_stream(raw)
+            stream = opened.enter_context(gzip.GzipFile("", "wb", level, stream, mtime=0))
+        stream.write(header.binaryblock + bytes(int(header["vox_offset"]) - header.sizeof_hdr))
+
+        def append(slab: NDArray[Any]) -> None:
+            nonlocal done
+            if slab.shape[:-1] != tuple(shape[:-1]) or done + slab.shape[-1] > shape[-1]:
+                raise ValueError(f"slab {slab.shape} does not fit into {tuple(shape)} behind {done} others")
+            for index in range(slab.shape[-1]):
+                stream.write(slab[..., index].astype(stored, copy=False).tobytes(order="F"))
+            done += slab.shape[-1]
+
+        yield append
+        if done != shape[-1]:
+            raise ValueError(f"{done} of {shape[-1]} positions along the last axis were written")
+
+
+def _fresh_header(shape: Sequence[int], dtype: Any, affine: NDArray[np.float64], about: About) -> Any:
+    image = nib.Nifti1Image(np.broadcast_to(np.zeros((), dtype), tuple(shape)), affine)
+    header = image.header
+    header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    header.set_slope_inter(1, 0)
+    header["descrip"] = about.text.encode("ascii", "replace")[:79]
+    header["cal_min"], header["cal_max"] = about.low, about.high
+    if about.intent != "none":
+        header.set_intent(about.intent)
+    header["vox_offset"] = header.single_vox_offset
+    return header
 
 
 def is_nifti(path: Path) -> bool:

@@ -33,10 +33,9 @@ SIGNED = ("gap", "true_gap")
 
 @dataclass(frozen=True)
 class Scales:
-    """Ends of the colors: confidence from `lowest_confidence` to 1, entropy from 0 to `highest_entropy`."""
+    """Ends of the colors: confidence from `lowest_confidence` to 1 (entropy, which is divided by ln C, from 0 to 1)."""
 
     lowest_confidence: float = 0.0
-    highest_entropy: float = 1.0
 
 
 def map_png(kind: str, planes: Mapping[str, Plane], limits: tuple[float, float], scales: Scales) -> str:
@@ -44,14 +43,14 @@ def map_png(kind: str, planes: Mapping[str, Plane], limits: tuple[float, float],
     plane = planes[kind]
     if kind == "error":
         return _error_png(planes, limits)
-    if kind == "regions":
+    if kind == "region":
         codes = np.nan_to_num(np.asarray(plane, np.float64)).astype(int)
         return _png(np.where(codes > 0, (codes - 1) % len(CODE_COLORS) + 1, 0).astype(np.uint8), _palette(kind))
     if kind in SIGNED:
         known = np.nan_to_num(np.asarray(plane, np.float64), nan=0.0)
         return _png(_levels(known, -GAP_RANGE, GAP_RANGE, top=254), _palette(kind))
-    low, high = (0.0, scales.highest_entropy) if kind == "entropy" else (scales.lowest_confidence, 1.0)
-    return _png(_levels(np.nan_to_num(np.asarray(plane, np.float64), nan=low), low, high), _palette(kind))
+    low = 0.0 if kind == "entropy" else scales.lowest_confidence
+    return _png(_levels(np.nan_to_num(np.asarray(plane, np.float64), nan=low), low, 1.0), _palette(kind))
 
 
 def gray_png(plane: Plane, limits: tuple[float, float]) -> str:
@@ -105,7 +104,7 @@ def _palette(kind: str) -> list[int]:
     if kind == "error":
         gray = np.repeat(np.arange(254, dtype=int)[:, None], 3, 1).ravel().tolist()
         return [*gray, *IGNORED_COLOR, *ERROR_COLOR]
-    if kind == "regions":
+    if kind == "region":
         return [*NO_CODE_COLOR, *(part for color in CODE_COLORS for part in color)]
     positions = np.arange(256) / 254 if kind in SIGNED else np.arange(256) / 255
     colors = colormaps["RdBu_r" if kind in SIGNED else "cividis"](np.clip(positions, 0, 1))

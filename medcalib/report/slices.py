@@ -24,8 +24,8 @@ from medcalib.report.pictures import IGNORED, Scales, contour_path, gray_png, ma
 
 Plane = NDArray[Any]
 MAPS = ("confidence", "error", "gap", "label", "prediction")
-EXTRA_MAPS = ("entropy", "true_gap", "regions")  # shown where they are
-SHOWN = ("confidence", "entropy", "error", "gap", "true_gap", "regions")
+EXTRA_MAPS = ("entropy", "true_gap", "region")  # shown where they are
+SHOWN = ("confidence", "entropy", "error", "gap", "true_gap", "region")
 MAX_SLICES = 5
 MAX_PIXELS = 320  # longest edge of a picture; larger planes are thinned
 MARGIN_MM = 15.0

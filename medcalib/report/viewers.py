@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import log, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def viewers(methods: Sequence[Method], underlays: Mapping[str, Path], cases: int
     if not folders:
         return {"viewers": [], "bars": {}, "scales": Scales(), "window": "", "gap_range": GAP_RANGE, "map_text": {}}
     classes = max(*(len(m.scores["settings"]["classes"]) for m in methods), 2)
-    scales = Scales(1 / classes, log(classes))
+    scales = Scales(1 / classes)
     shown, edge = [], EDGE
     while edge:
         shown = [(m, list(_viewers(m, m.maps, underlays, scales, cases, edge))) for m in methods if m.maps]

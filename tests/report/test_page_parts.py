@@ -34,10 +34,10 @@ def test_further_maps_are_shown_where_they_are_with_their_meaning(tmp_path: Path
     folder = make(tmp_path, "m", 2.0, cases=3, maps=True)
     assert 'ramp-entropy"' not in page(folder, maps=[folder / "maps"])
     for k in range(3):
-        for kind, top in (("entropy", 1.0), ("true_gap", 0.4), ("regions", 3)):
-            plane = np.full(SHAPE, top, np.uint8 if kind == "regions" else np.float32)
+        for kind, top in (("entropy", 1.0), ("true_gap", 0.4), ("region", 3)):
+            plane = np.full(SHAPE, top, np.uint8 if kind == "region" else np.float32)
             write_volume(folder / "maps" / f"case{k}_{kind}.nii.gz", plane, AFFINE)
-    write_json(folder / "maps" / "maps.json", {"window_mm": 9.0, "maps": {"regions": "code of the region <b>"}})
+    write_json(folder / "maps" / "maps.json", {"window_mm": 9.0, "maps": {"region": "code of the region <b>"}})
     text = page(folder, maps=[folder / "maps"])
     for caption in ("entropy", "confidence minus known probability", "regions"):
         assert f"<figcaption>{caption}<" in text

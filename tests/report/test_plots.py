@@ -221,7 +221,7 @@ def test_an_overlay_has_a_colorbar_and_an_outline_a_class(kind: str) -> None:
     assert len(ax.child_axes) == 1
     assert len(ax.collections) == 4  # two strokes a class
     low, high = ax.images[1].get_clim()
-    assert (low, high) == {"gap": (-0.5, 0.5), "true_gap": (-0.5, 0.5), "entropy": (0, 0.4)}.get(kind, (0, 1))
+    assert (low, high) == {"gap": (-0.5, 0.5), "true_gap": (-0.5, 0.5)}.get(kind, (0, 1))
     assert plots.svg(lambda: ax).startswith(b"<?xml")
 
 

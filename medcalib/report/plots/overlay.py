@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 Plane = NDArray[Any]
 OUTLINE = "#fefefe"  # not the white of the paper, which is dark on dark pages
-# map: (colors, lowest, highest, label of the bar); None: the largest value of the plane
-KINDS: dict[str, tuple[str, float, float | None, str]] = {
+# map: (colors, lowest, highest, label of the bar)
+KINDS: dict[str, tuple[str, float, float, str]] = {
     "confidence": ("cividis", 0.0, 1.0, "confidence"),
     "probability": ("cividis", 0.0, 1.0, "probability"),
-    "entropy": ("cividis", 0.0, None, "entropy, nats"),
+    "entropy": ("cividis", 0.0, 1.0, "entropy / ln C"),
     "error": ("Oranges", 0.0, 1.0, "error"),
     "gap": ("RdBu_r", -0.5, 0.5, "mean confidence minus accuracy"),
     "true_gap": ("RdBu_r", -0.5, 0.5, "confidence minus known posterior"),
@@ -59,12 +59,11 @@ def plot_overlay(
         ax.imshow(image, cmap="gray", aspect=aspect, interpolation="nearest")
         if kind == "error":
             values = np.ma.masked_equal(values, 0)
-    top = high if high is not None else max(float(values.max()), 1e-6) if values.count() else 1.0
     shown = ax.imshow(
         values,
         cmap=colors,
         vmin=low,
-        vmax=top,
+        vmax=high,
         aspect=aspect,
         interpolation="nearest",
         alpha=1.0 if image is None else alpha,
