@@ -39,7 +39,7 @@ def test_further_maps_are_shown_where_they_are_with_their_meaning(tmp_path: Path
             write_volume(folder / "maps" / f"case{k}_{kind}.nii.gz", plane, AFFINE)
     write_json(folder / "maps" / "maps.json", {"window_mm": 9.0, "maps": {"region": "code of the region <b>"}})
     text = page(folder, maps=[folder / "maps"])
-    for caption in ("entropy", "confidence minus known probability", "regions"):
+    for caption in ("entropy over ln C", "confidence minus known probability", "regions"):
         assert f"<figcaption>{caption}<" in text
     assert 'class="ramp ramp-entropy"' in text
     assert "code of the region &lt;b&gt;" in text
