@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medcalib.cli_support import AsJson, echo_json, guarded
+from medcalib.cli_support import AsJson, Config, Data, Set, echo_json, guarded, load_config
 from medcalib.errors import Exit
 
 if TYPE_CHECKING:
@@ -69,7 +69,49 @@ def _losses(
     return Exit.OK
 
 
+def _train(
+    config: Config,
+    data: Data = None,
+    losses: Annotated[str, typer.Option(help="Losses to compare; ratios are against the first.")] = "ce,nacl,crac",
+    steps: Annotated[int, typer.Option(min=1, help="Steps that are measured, after 2 that are not.")] = 20,
+    set_: Set = None,
+    as_json: AsJson = False,
+) -> int:
+    """What share of a training step goes to data, network, loss and optimizer."""
+    from medcalib.engine.bench_train import bench_steps
+
+    names = list(dict.fromkeys(losses.split(",")))
+    found = bench_steps({name: load_config(config, set_, data, name) for name in names}, steps)
+    if as_json:
+        echo_json(found)
+    else:
+        typer.echo(_train_text(found))
+    return Exit.OK
+
+
 bench.command("losses")(guarded(_losses))
+bench.command("train")(guarded(_train))
+
+
+def _train_text(found: dict[str, Any]) -> str:
+    from medcalib.report.text import number, table
+
+    heads = ("data_ms", "forward_ms", "loss_ms", "backward_ms", "optimizer_ms", "step_ms")
+    rows = [
+        [
+            name,
+            *(number(row[head], 1) for head in heads),
+            f"{row['loss_ms'] / row['step_ms']:.1%}",
+            number(row["ratio"], 3),
+            number(row["peak_mib"], 0),
+        ]
+        for name, row in found["losses"].items()
+    ]
+    facts = ", ".join(f"{key} {value}" for key, value in found.items() if key != "losses")
+    names = [head.removesuffix("_ms") + " ms" for head in heads]
+    first = next(iter(found["losses"]))
+    shown = table(rows, ["", *names, "loss / step", f"step / {first}", "peak MiB"])
+    return f"{facts}\n\n{shown}\n\nmedians; step: without data, whose wait a loader's workers can hide"
 
 
 def _text(found: Bench, shapes: dict[str, Shape]) -> str:
