@@ -170,14 +170,15 @@ fig.subplots_adjust(wspace=0.55)
 
 # %%
 some = held[np.linspace(0, len(held) - 1, min(8, len(held))).round().astype(int)]
-fig, axes = plt.subplots(2, -(-len(some) // 2), figsize=(14, 6), squeeze=False)
+fig, axes = plt.subplots(2, -(-len(some) // 2), figsize=(12.5, 6), squeeze=False)
 for ax in axes.flat:
     ax.set_axis_off()
 for ax, at in zip(axes.flat, some, strict=False):
     draw(volumes, spacing, "gap", int(at), ax)
     ax.set_title(f"slice {at}", fontsize=9, loc="left")
     if ax is not axes.flat[len(some) - 1]:
-        ax.child_axes[0].remove()
+        ax.child_axes[0].remove()  # one color bar is enough
+fig.subplots_adjust(wspace=0.08)
 
 # %% [markdown]
 # ## Sliders
@@ -214,13 +215,13 @@ if widgets is not None:
 # %% [markdown]
 # ## In 3D, with niivue
 #
-# Where `ipyniivue` is installed, the next cell opens the image with the gap on top, in three planes and as a rendering.
-# Drag with the right mouse button to change the contrast; scroll to move through slices. It draws in the browser with
-# WebGL, so nothing appears in a printed notebook.
+# Where `ipyniivue` is installed, the next cell opens the image with the gap on top: warm colors are overconfident,
+# cold ones underconfident. Click to move the cross, scroll to move through slices, drag with the right mouse button to
+# change the contrast. It draws in the browser with WebGL, so nothing appears in a printed notebook.
 
 # %%
 try:
-    from ipyniivue import NiiVue
+    from ipyniivue import NiiVue, ShowRender
 except ImportError:
     viewer = None
     print("ipyniivue is not installed: see the grid above")
@@ -228,7 +229,7 @@ else:
     case = CASES[0]
     under = MAPS / f"{case}_confidence.nii.gz" if IMAGES is None else IMAGES / f"{case}.nii.gz"
     over = {"colormap": "warm", "colormap_negative": "winter", "cal_min": 0.1, "cal_max": 0.5, "opacity": 0.7}
-    viewer = NiiVue(height=420)
+    viewer = NiiVue(height=420, multiplanar_show_render=ShowRender.ALWAYS, is_radiological_convention=True)
     viewer.load_volumes([{"path": under}, {"path": MAPS / f"{case}_gap.nii.gz", **over}])
 viewer
 

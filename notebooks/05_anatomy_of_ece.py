@@ -126,7 +126,7 @@ def by_bin(doubt, error, groups):
 
 
 BINS = 15
-number = len(hearts) // 3  # a patient with both kinds of error
+number = len(hearts) // 4  # a patient with both kinds of error
 inside = predictions[number].argmax(0).numpy() > 0
 some = predictions[number].amax(0).double().numpy()[inside]
 wrong = (predictions[number].argmax(0).numpy() != hearts[number].labels)[inside].astype(float)
@@ -183,6 +183,7 @@ for edges in ("right", "left"):
 # patients' own errors does not forgive that. Both are legitimate, as long as it is said which one is printed.
 
 # %%
+REGION = "pred_foreground"
 cases = []
 for index, (heart, prediction) in enumerate(zip(hearts, predictions, strict=True)):
     cases.append(
@@ -196,7 +197,6 @@ for index, (heart, prediction) in enumerate(zip(hearts, predictions, strict=True
             posterior=torch.from_numpy(heart.posterior),
         )
     )
-REGION = "pred_foreground"
 per_case = [case.regions[REGION].calibration for case in cases]
 pooled = sum(per_case)
 own = np.array([found.ece() for found in per_case])
@@ -215,9 +215,7 @@ ax.bar(range(len(gaps)), gaps, color=np.where(gaps > 0, COLORS[1], COLORS[0]))
 ax.axhline(0, color="black", lw=0.7)
 ax.axhline(own.mean(), color="black", ls="--", lw=1, label=f"mean ECE of the cases: {own.mean():.3f}")
 ax.axhline(pooled.ece(), color="black", ls=":", lw=1.4, label=f"ECE of the pooled voxels: {pooled.ece():.3f}")
-ax.set(
-    xlabel="patient", ylabel="confidence - accuracy", title=f"{REGION}: orange is overconfident, blue underconfident"
-)
+ax.set(xlabel="patient", ylabel="confidence - accuracy", title="orange: overconfident, blue: underconfident")
 ax.legend(fontsize=8, loc="lower right")
 plt.show()
 
@@ -358,27 +356,17 @@ powers = (18, 22, 25) if FAST else (18, 20, 21, 22, 23, 24, 25)
 curves = {"the usual ten lines": usual_ece, "MONAI": monai_ece, "medcalib": exact_ece}
 found = {name: [f(largest[: 1 << p], largest_correct[: 1 << p]) for p in powers] for name, f in curves.items()}
 
+# %%
+voxels_seen = [1 << p for p in powers]
 fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
-for number, (name, values) in enumerate(found.items()):
-    ax.plot(
-        [1 << p for p in powers],
-        values,
-        "os^"[number] + "-",
-        color=COLORS[(1, 3, 0)[number]],
-        ms=10 - 2 * number,
-        mfc="none",
-        label=name,
-    )
+for (name, values), look, color in zip(found.items(), ("o-", "x--", "^-"), (1, 3, 0), strict=True):
+    ax.plot(voxels_seen, values, look, color=COLORS[color], ms=7, label=name)
 ax.axvline(1 << 24, color="gray", ls=":", lw=1)
 ax.text(0.95 * (1 << 24), 0.012, " 16,777,216 voxels ", ha="right", rotation=90, fontsize=8, color="gray")
 ax.set(xscale="log", xlabel="voxels", ylabel="ECE", ylim=(0, None))
 ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-print(
-    table(
-        [[f"{1 << p:,}", *(f"{found[name][k]:.5f}" for name in curves)] for k, p in enumerate(powers)],
-        ["voxels", *curves],
-    )
-)
+rows = [[f"{n:,}", *(f"{values[k]:.5f}" for values in found.values())] for k, n in enumerate(voxels_seen)]
+print(table(rows, ["voxels", *found]))
 
 # %% [markdown]
 # From a million voxels on, the growing sum of confidences rounds each 0.98 up, while the hits are still counted
@@ -408,7 +396,7 @@ rows += [["medcalib", "ece", f"{value:.4f}", f"top label, {name}, 15 bins"] for 
 print(table(rows, ["code", "name there", "value", "what it is"]))
 
 # %% [markdown]
-# None of these is wrong. They answer different questions under similar names.
+# Each is computed as its authors publish it. They answer different questions under similar names.
 #
 # ## What to write beside an ECE
 #
@@ -421,7 +409,6 @@ print(table(rows, ["code", "name there", "value", "what it is"]))
 #
 # ## What to try next
 #
-# - Take your own volumes: `medcalib score` writes all of these numbers, and `settings` in `scores.json` says the six
-#   points.
-# - `counts.ece(true=True)` on the cases above (they know the posterior) tells which of the numbers label noise made.
+# - Take your own volumes: `medcalib score` writes all of these numbers, and says in `settings` what they are.
+# - `pooled.ece(true=True)` on the patients above (they know the posterior) tells which of the numbers label noise made.
 # - Read `docs/report.md` for the figures that medcalib draws from the same counts.
