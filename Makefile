@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-scoring bench-calibrators lint format schema figures clean
+.PHONY: demo test test-slow bench bench-scoring bench-calibrators lint format schema figures notebooks clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -41,6 +41,10 @@ schema: $(READY)
 
 figures: $(READY)
 	$(BIN)/python docs/figures.py
+
+notebooks: $(READY)
+	$(BIN)/python docs/notebooks.py
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 # torch goes first: on a machine with a CUDA card choose its build with TORCH, for example
 #   make TORCH="torch --index-url <the index of the CUDA build>" demo
