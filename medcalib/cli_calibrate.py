@@ -127,6 +127,8 @@ def calibrators(
     from medcalib.engine.fitted import contents
 
     found = [contents(Path(name)) if Path(name).is_file() else list_calibrator(name) for name in names or known()]
+    if not names:
+        found = [{key: value for key, value in entry.items() if key != "about"} for entry in found]
     if as_json:
         echo_json(found)
     else:
@@ -167,17 +169,30 @@ def _tell(fitted: Any, out: Path, refused: list[dict[str, str]], as_json: bool) 
     typer.echo(repr(fitted))
     used = f"{facts['voxels']:,} voxels of {len(facts['cases'])} cases, region {facts['region']}"
     columns = [name for name in ("before", "after", "held_out") if facts.get(name)]
-    rows = [[key, *(_number(facts[name][key]) for name in columns)] for key in facts["before"]]
+    told = [key for key in facts["before"] if facts["region"] != "pred_foreground" or key in ("nll", "ece_all")]
+    rows = [[key.replace("ece_all", "ece"), *(_number(facts[name][key]) for name in columns)] for key in told]
     typer.echo(f"fitted on {used}\n{table(rows, ['on the voxels of the fit', *columns])}")
+    for line in _advice(facts):
+        typer.echo(line, err=True)
+    typer.echo(f"wrote {out}")
+
+
+def _advice(facts: dict[str, Any]) -> list[str]:
+    """What a reader of these numbers should know."""
+    found, region = [], facts["region"]
+    if region in ("foreground", "gt_foreground", "boundary"):
+        found.append(
+            f"region {region} is chosen by the reference: even a calibrated network would be changed by this fit; "
+            "pred_foreground is not"
+        )
     honest = facts.get("held_out") or facts["after"]
     before, after = facts["before"]["ece_pred_foreground"], honest["ece_pred_foreground"]
-    if before is not None and after is not None and after > before:
-        typer.echo(
-            "the predicted foreground became worse: the fit is over all its voxels, and most are background; consider "
-            "--region pred_foreground, or --method classwise_temperature",
-            err=True,
+    if region == "all" and before is not None and after is not None and after > before:
+        found.append(
+            "the predicted foreground became worse: the fit is over all voxels, and most are background; consider "
+            "--method region_temperature or classwise_temperature, or --region pred_foreground"
         )
-    typer.echo(f"wrote {out}")
+    return found
 
 
 def _number(value: float | None) -> str:
@@ -189,7 +204,9 @@ def _text(entry: dict[str, Any]) -> str:
     indent = " " * 4
     lines = [entry["name"]]
     for key, value in entry.items():
-        if key != "name" and value not in (None, {}, ""):
+        if key == "about":
+            lines.append("\n" + textwrap.indent(value, indent))
+        elif key != "name" and value not in (None, {}, ""):
             shown = ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
             lines.append(textwrap.fill(f"{key}: {shown}", 110, initial_indent=indent, subsequent_indent=2 * indent))
     return "\n".join(lines)

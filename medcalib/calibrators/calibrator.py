@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from medcalib.calibrators.voxels import Batches, Voxels, piece_size, predicted
@@ -114,7 +114,8 @@ class Calibrator(nn.Module):
         """Write parameters, options and facts into one safetensors file, atomically."""
         meta = {"method": self.name, "num_classes": self.num_classes, "options": self.options, "facts": self.facts}
         with atomic(path) as temporary:
-            save_file({key: value.contiguous() for key, value in self.state_dict().items()}, temporary, described(meta))
+            tensors = {key: value.contiguous() for key, value in self.state_dict().items()}
+            temporary.write_bytes(serialized(tensors, described(meta)))
 
     def set_parameters(self, parameters: dict[str, Tensor]) -> None:
         """Take over the parameters of a fitted calibrator of the same method. Raises ValueError if they do not fit."""
@@ -146,6 +147,8 @@ def described(meta: dict[str, Any]) -> dict[str, str]:
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and parameters of a saved calibrator; nothing in the file is executed."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, no saved calibrator; name the file that `calibrate` wrote")
     try:
         with safe_open(path, framework="pt") as stored:
             meta = json.loads((stored.metadata() or {})[_KEY])

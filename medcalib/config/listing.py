@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from medcalib import calibrators, losses
 from medcalib.config import load
 from medcalib.config.bundled import bundled
+from medcalib.config.messages import suggestion
 from medcalib.data.layouts import LAYOUTS
 from medcalib.errors import ConfigError
 from medcalib.losses import citations
@@ -48,16 +50,15 @@ def list_losses(wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
 def list_calibrator(name: str) -> dict[str, Any]:
     """A calibrator: formula, options with defaults, source, and whether predictions stay."""
     if name not in calibrators.CALIBRATORS:
-        near = difflib.get_close_matches(name, calibrators.CALIBRATORS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`medcalib calibrators` lists them"
-        raise ConfigError(f"{name!r} is no calibrator and no file; {hint}")
-    method = calibrators.CALIBRATORS[name]
+        raise ConfigError(f"{name!r} is no calibrator and no file; {suggestion(name, calibrators.names())}")
+    method = calibrators.build(name, 2)
     return {
         "name": name,
         "formula": method.formula,
         "options": {key: p.default for key, p in calibrators.parameters(name).items()},
         "predictions": "stay" if method.keeps_argmax else "may change",
         "source": method.reference,
+        "about": inspect.getdoc(type(method)),
     }
 
 

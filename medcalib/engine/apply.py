@@ -56,6 +56,11 @@ def apply_calibrator(
         raise ConfigError(f"{calibrator} needs the images; apply it with `predict --calibrator`")
     before = read_json(predictions / INDEX) if (predictions / INDEX).is_file() else {}
     method = before.get("method", {"name": predictions.name})
+    if "calibrator" in method:
+        raise ConfigError(
+            f"{predictions} was repaired already ({method['name']}); a calibrator fits what the network itself "
+            "predicted: apply it to that"
+        )
     refuse_other_model(fitted, calibrator, method.get("weights_sha256"), str(predictions))
     data = None if config is None else config.data
     known = {} if labels is None else references(labels, data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 import medcalib
@@ -22,7 +24,14 @@ from medcalib.data.case import Case
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.labels import IGNORE, LabelMap
 from medcalib.data.load import load_case
-from medcalib.data.predictions import INDEX, Pair, labels_for, read_pair, without_folders
+from medcalib.data.predictions import (
+    INDEX,
+    Pair,
+    class_order_problem,
+    labels_for,
+    read_pair,
+    without_folders,
+)
 from medcalib.distributed import resolve_device
 from medcalib.engine.fit_samples import FitVolume, Sample, Sampling, sample_of
 from medcalib.engine.fitting import Method, cross_fit, fit, parsed_options, scores_of
@@ -68,6 +77,7 @@ def calibrate(
     without each part of the patients, which tells how good the repair is for patients that it has not seen. Raises
     `ConfigError` where the fit is impossible.
     """
+    _check_out(out)
     config = open_run(run, data)
     sampling = sampling or Sampling()
     if sampling.seed is None:
@@ -103,6 +113,7 @@ def calibrate_predictions(
     exact 0 the smallest number of its type stands in. The cases must be ones that the network was not trained on: the
     files cannot prove that, only predictions of medcalib's own training split are refused. Raises `ConfigError`.
     """
+    _check_out(out)
     data = None if config is None else config.data
     chosen = FitOptions(method, options or {}, sampling or Sampling(), folds)
     index = read_json(predictions / INDEX) if (predictions / INDEX).is_file() else {}
@@ -197,6 +208,26 @@ def _of_pair(pair: Pair, label_map: LabelMap, **assumed: bool) -> FitVolume:
     with read_pair(pair, label_map, **assumed) as compared:
         logits = torch.from_numpy(compared.logits)
         label = compared.label
+        problem = class_order_problem(_confusion(logits, label), label_map.class_names)
+        if problem is not None:
+            raise DataError("class_order", f"{pair.prediction}: {problem}")
         if compared.outside is not None:
             label = np.where(compared.outside, IGNORE, label)  # filled in by the tool, not predicted
         return FitVolume(pair.case, logits, torch.from_numpy(label), voxel_sizes(compared.affine))
+
+
+def _confusion(logits: torch.Tensor, label: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Voxels (C, C), reference x prediction."""
+    classes = len(logits)
+    known = label != IGNORE
+    cells = label[known].astype(np.int64) * classes + logits.argmax(0).numpy()[known]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def _check_out(out: Path) -> None:
+    """Fail now, not after the fit, where `out` cannot be written. Raises `ConfigError` for a folder, `OSError`."""
+    if out.is_dir():
+        raise ConfigError(f"{out} is a folder; name a file in it, such as {out / 'temperature.safetensors'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out.parent):
+        pass

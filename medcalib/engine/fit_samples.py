@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from medcalib.calibrators import Calibrator
+from medcalib.config.messages import suggestion
 from medcalib.data.case import Case
 from medcalib.data.labels import IGNORE
 from medcalib.errors import ConfigError
@@ -48,7 +49,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
-            raise ConfigError(f"unknown region {self.region!r}; known: {', '.join(REGIONS)}")
+            raise ConfigError(f"unknown region {self.region!r}; {suggestion(self.region, list(REGIONS))}")
         if self.voxels is not None and self.voxels < 1:
             raise ConfigError(f"the voxels of a case must be 1 or more, got {self.voxels}")
 

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from medcalib import calibrators
 from medcalib.calibrators import Calibrator
+from medcalib.config.messages import suggestion
 from medcalib.engine.fit_samples import Sample, rows
 from medcalib.errors import ConfigError
 from medcalib.metrics import CalibrationCounts
@@ -91,7 +92,9 @@ def cross_fit(method: Method, samples: Sequence[Sample], folds: int, seed: int) 
 def fold_patients(patients: set[str], folds: int, seed: int) -> list[list[str]]:
     """The patients in `folds` parts of nearly one size. Raises ValueError for fewer patients than parts."""
     if not 2 <= folds <= len(patients):
-        raise ValueError(f"{folds} folds of {len(patients)} patients: expected 2 folds or more, and a patient in each")
+        raise ValueError(
+            f"{folds} folds of {len(patients)} patients: expected 2 to {len(patients)} folds, or 0 for none"
+        )
     ordered = sorted(patients)
     order = torch.randperm(len(ordered), generator=torch.Generator().manual_seed(seed)).tolist()
     return [sorted(ordered[k] for k in order[part::folds]) for part in range(folds)]
@@ -100,10 +103,14 @@ def fold_patients(patients: set[str], folds: int, seed: int) -> list[list[str]]:
 def parsed_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options that the method has, of the types that it asks for. Raises `ConfigError`."""
     try:
+        if name not in calibrators.CALIBRATORS:
+            raise ValueError(f"unknown calibrator {name!r}; {suggestion(name, calibrators.names())}")
         known = calibrators.parameters(name)
         for key, value in options.items():
             if key not in known:
-                raise ValueError(f"{name} has no option {key}; it has {', '.join(known) or 'none'}")
+                raise ValueError(
+                    f"{name} has no option {key}; {suggestion(key, list(known)) if known else 'it has none'}"
+                )
             check_option(key, value, known[key].annotation)
     except ValueError as error:
         raise ConfigError(str(error)) from error

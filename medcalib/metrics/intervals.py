@@ -27,7 +27,9 @@ def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int,
     """95 % BCa interval of `statistic(indices of patients (..., P)) -> (...)` over resampled patients.
 
     Reference: B. Efron, Better Bootstrap Confidence Intervals, JASA 1987. Where BCa is undefined (all patients
-    alike), the percentile interval is given.
+    alike) or leaves out the median of the resamples, the percentile interval is given, widened to the value: an ECE
+    near 0 lies below nearly all of its resamples, which can only be less calibrated, and BCa then ends in their
+    lowest ones, an interval of hardly any width.
     """
     return _bootstrap(lambda indices: statistic(indices)[None], patients, 1, seed)[0]
 
@@ -43,23 +45,27 @@ def _bootstrap(
     def resampled(indices: Any, axis: int = -1) -> Array:
         return statistics(np.moveaxis(np.asarray(indices, dtype=np.intp), axis, -1))
 
-    for method in ("BCa", "percentile"):
-        if all(interval.low is not None for interval in found):
-            break
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            limits = bootstrap(
-                (np.arange(patients),),
-                resampled,
-                vectorized=True,
-                n_resamples=RESAMPLES,
-                batch=100,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        for k, (low, high) in enumerate(zip(limits.low, limits.high, strict=True)):
-            if found[k].low is None and np.isfinite(low) and np.isfinite(high):
-                found[k] = Interval(float(low), float(high))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        drawn = bootstrap(
+            (np.arange(patients),),
+            resampled,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            batch=100,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        )
+    limits = drawn.confidence_interval
+    values = resampled(np.arange(patients))
+    for k, resamples in enumerate(drawn.bootstrap_distribution):
+        if not np.isfinite(resamples).all():
+            continue
+        low, high = float(limits.low[k]), float(limits.high[k])
+        first, median, last = np.percentile(resamples, (2.5, 50, 97.5))
+        if not low <= median <= high:  # NaN, too
+            low, high = float(min(first, values[k])), float(max(last, values[k]))
+        found[k] = Interval(low, high)
     return found
 
 

@@ -172,6 +172,33 @@ def test_other_classes_other_files_and_the_training_split_are_refused(fitted: Pa
         calibrate_predictions(predictions, labels, tmp_path / "c")
 
 
+def test_swapped_classes_are_refused_as_by_score(tmp_path: Path) -> None:
+    for k in range(2):
+        probs, label = smooth_case(k, 3, (16, 14, 8), sharpness=8.0)
+        case = Case(f"c{k}", f"c{k}", ())
+        write_volume(tmp_path / "l" / f"{case.id}.nii.gz", label.numpy(), LPS)
+        write_prediction(tmp_path / "p", case, probs[[0, 2, 1]].numpy(), LPS, LABELS, {})
+    with pytest.raises(DataError, match="liver is found as tumor"):
+        calibrate_predictions(tmp_path / "p", tmp_path / "l", tmp_path / "c")
+
+
+def test_what_was_repaired_is_not_repaired_again(fitted: Path, tmp_path: Path) -> None:
+    predictions, _ = write_cases(tmp_path / "test", 10, 1)
+    apply_calibrator(fitted, predictions, tmp_path / "once")
+    with pytest.raises(ConfigError, match="was repaired already"):
+        apply_calibrator(fitted, tmp_path / "once", tmp_path / "twice")
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_fit(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        calibrate_predictions(tmp_path / "nowhere", tmp_path / "nowhere", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="exists|directory"):
+        calibrate_predictions(tmp_path / "nowhere", tmp_path / "nowhere", tmp_path / "file" / "c")
+    with pytest.raises(CheckpointError, match="is a folder, no saved calibrator"):
+        calibrators.load(tmp_path)
+
+
 def test_a_damaged_case_is_named_and_the_others_are_fitted(tmp_path: Path) -> None:
     predictions, labels = write_cases(tmp_path, 0, 3)
     whole = (predictions / "case_1.nii.gz").read_bytes()
@@ -195,7 +222,7 @@ def test_impossible_fits_say_why(tmp_path: Path) -> None:
     predictions, labels = write_cases(tmp_path, 0, 2)
     with pytest.raises(ConfigError, match="3 folds of 2 patients"):
         calibrate_predictions(predictions, labels, tmp_path / "c", folds=3)
-    with pytest.raises(ConfigError, match="temperature has no option gama; it has search, criterion"):
+    with pytest.raises(ConfigError, match="temperature has no option gama; known: search, criterion"):
         calibrate_predictions(predictions, labels, tmp_path / "c", options={"gama": 1})
     with pytest.raises(ConfigError, match="unknown calibrator 'temp'"):
         calibrate_predictions(predictions, labels, tmp_path / "c", method="temp")

@@ -95,3 +95,12 @@ def test_a_score_that_all_patients_share_does_not_spoil_the_others() -> None:
     found = of_means(sums, np.ones((2, 8)))
     assert found[0] == (0.5, 0.5)
     assert found[1] == of_mean(sums[1], np.ones(8))
+
+
+def test_an_ece_near_0_gets_an_interval_with_a_width() -> None:
+    """It lies below all of its resamples, and BCa would give the lowest of them twice."""
+    gaps = np.array([[50.0, -20.0], [-50.0, 20.0], [48.0, -21.0], [-48.0, 21.0]])
+    low, high = of_ece(gaps, np.full((4, 2), 1000.0))
+    assert low == 0
+    assert high is not None
+    assert high > 0.02

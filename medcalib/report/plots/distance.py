@@ -52,7 +52,7 @@ def plot_gap_by_distance(
         ax.set_title(f"n = {len(cases)} cases, {len(patients)} patients", fontsize=9.5, loc="left")
     finish(ax, legend=False)
     if name:
-        ax.legend(fontsize=8, loc="best")
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.62))  # below the strip: curves run everywhere
     return ax
 
 

@@ -71,11 +71,11 @@ def svg(draw: Callable[[], Axes], *, tight: bool = False) -> bytes:
 
 
 def finish(ax: Axes, *, legend: bool = True) -> None:
-    """Grid behind, and a legend beside the axes where something is named."""
+    """Grid behind, and a legend below the axes where something is named: beside them it would take their width."""
     ax.grid(color=GRID, lw=0.6)
     ax.set_axisbelow(True)
     if legend and ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2))
 
 
 def plain(text: str) -> str:
