@@ -5,7 +5,8 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-scoring bench-calibrators lint format schema figures notebooks clean
+.PHONY: demo test test-slow bench bench-scoring bench-calibrators lint format schema figures notebooks docker-check \
+	docker-build clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -46,16 +47,17 @@ notebooks: $(READY)
 	$(BIN)/python docs/notebooks.py
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
-# torch goes first: on a machine with a CUDA card choose its build with TORCH, for example
-#   make TORCH="torch --index-url <the index of the CUDA build>" demo
-# The constraints hold for what builds the native library, too, whatever the age of pip.
-$(READY): export PIP_CONSTRAINT = constraints.txt
-$(READY): export PIP_BUILD_CONSTRAINT = constraints.txt
-$(READY): pyproject.toml constraints.txt $(wildcard medcalib/ops/csrc/*)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet --editable ".[report,dev]"
-	$(BIN)/python -m pip check
+docker-check: $(READY)
+	$(BIN)/python -m pytest tests/test_docker.py
+
+# a real build without a daemon, and a run of what it built; needs root, buildah and debootstrap
+docker-build:
+	docker/trial.sh "$${TMPDIR:-/tmp}/medcalib-image"
+
+# torch goes first: on a machine with a CUDA card choose its build with TORCH_INDEX, for example
+#   make TORCH_INDEX=<the index of the CUDA build> demo
+$(READY): pyproject.toml constraints.txt docker/install.sh $(wildcard medcalib/ops/csrc/*)
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" docker/install.sh $(VENV) --editable ".[report,dev]"
 	touch $(READY)
 
 clean:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import medcalib
+from medcalib.engine.shared_memory import FIX, SMALL, shared_memory
 from medcalib.ops import backend
 
 PACKAGES = (
@@ -32,13 +31,11 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "notebook": ("jupyterlab", "ipyniivue"),
 }
-_SMALL_SHM = 1 << 30
 
 
 def doctor() -> dict[str, Any]:
     """Facts by name; `warnings` lists what a user should know, in sentences."""
-    shm = Path("/dev/shm")  # noqa: S108 - the place, not a temporary file
-    shared = shutil.disk_usage(shm).total if shm.is_dir() else None
+    shared = shared_memory()
     facts: dict[str, Any] = {
         "medcalib": medcalib.__version__,
         "python": platform.python_version(),
@@ -49,7 +46,7 @@ def doctor() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or ["cpu"],
         "loss_backend": {d: backend.described(d) for d in ("cpu", *["cuda"] * torch.cuda.is_available())},
-        "shared_memory_bytes": shared,
+        "shared_memory_bytes": shared and shared.total,
     }
     facts["warnings"] = _warnings(facts)
     return facts
@@ -66,11 +63,8 @@ def version(package: str) -> str | None:
 def _warnings(facts: dict[str, Any]) -> list[str]:
     found = []
     shared = facts["shared_memory_bytes"]
-    if shared is not None and shared < _SMALL_SHM:
-        found.append(
-            f"shared memory holds {shared >> 20} MiB: loader workers will die with a bus error; start the container "
-            "with --shm-size=8g, or set train.workers to 0"
-        )
+    if shared is not None and shared < SMALL:
+        found.append(f"shared memory holds {shared >> 20} MiB, which is little for loader workers; {FIX}")
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if version(package) is None]
         if missing:

@@ -19,6 +19,7 @@ from medcalib.data.case import Case
 from medcalib.data.intensity import INTENSITIES
 from medcalib.data.load import load_case
 from medcalib.data.transforms import Item, PatchSampler, Preprocess
+from medcalib.engine.shared_memory import batch_bytes, require_shared_memory
 from medcalib.errors import DataError
 
 Draw = tuple[int, int]  # index of the case, seed of the patch
@@ -121,8 +122,12 @@ class EpochBatches:
 
 
 def training_loader(config: RunConfig, cases: Sequence[Case], channels: int) -> tuple[DataLoader[Any], EpochBatches]:
-    """Loader of (images (B, M, *patch), labels (B, *patch)) and the batches, whose `epoch` the loop sets."""
+    """Loader of (images (B, M, *patch), labels (B, *patch)) and the batches, whose `epoch` the loop sets.
+
+    Raises `ConfigError` where shared memory is too small for the workers' batches.
+    """
     train = config.train
+    require_shared_memory(train.workers, batch_bytes(train.batch_size, channels, train.patch_size))
     sampler = PatchSampler(train.patch_size, train.foreground_share, **dict(config.augment))
     batches = EpochBatches(len(cases), train.batch_size, train.steps_per_epoch, train.seed)
     loader: DataLoader[Any] = DataLoader(
