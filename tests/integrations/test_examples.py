@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 from collections.abc import Callable, Iterator
@@ -112,8 +113,10 @@ def test_lightning(tmp_path: Path) -> None:
     assert_same(whole["objective"], resumed["objective"])
 
 
-def test_the_page_links_every_example_and_no_other() -> None:
+def test_the_page_links_every_example_and_its_code_is_python() -> None:
     page = EXAMPLES.with_suffix(".md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        ast.parse(block)
     linked = set(re.findall(r"\]\((interoperate/[^)]+)\)", page))
     files = [path for path in EXAMPLES.rglob("*") if path.suffix in (".py", ".json")]
     assert linked == {path.relative_to(EXAMPLES.parent).as_posix() for path in files}
