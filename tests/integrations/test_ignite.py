@@ -1,4 +1,4 @@
-"""The handler puts the pooled score into an engine's metrics."""
+"""The handlers put the pooled score into an engine's metrics, and let an evaluator drive an objective."""
 
 from __future__ import annotations
 
@@ -45,6 +45,45 @@ def test_a_monai_evaluator_takes_it() -> None:
     assert evaluator.state.metrics["ece"] == CalibrationCounts.from_logits(logits, labels).ece()
 
 
+class Recorder:
+    """An objective that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[torch.Tensor, torch.Tensor] | str] = []
+
+    def observe(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        self.seen.append((logits, labels))
+
+    def update(self) -> None:
+        self.seen.append("update")
+
+
+def test_an_evaluator_drives_an_objective() -> None:
+    """Whole batches of logits, before MONAI takes them apart and post-processes them; one update an epoch."""
+    pytest.importorskip("ignite")
+    from monai.engines import SupervisedEvaluator
+    from monai.transforms import AsDiscreted
+
+    probs, labels = batch(3)
+    data = [{"image": values, "label": label[None]} for values, label in zip(probs, labels, strict=True)]
+    objective = Recorder()
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=torch.utils.data.DataLoader(data, batch_size=2),  # type: ignore[arg-type]
+        network=torch.nn.Identity(),
+        postprocessing=AsDiscreted("pred", argmax=True),
+        val_handlers=[ignite.ObjectiveHandler(objective)],
+    )
+    evaluator.run()
+    first, second, last = objective.seen
+    for (values, classes), part in ((first, slice(0, 2)), (second, slice(2, 3))):
+        assert torch.equal(torch.as_tensor(values), probs[part])
+        assert torch.equal(torch.as_tensor(classes), labels[part].long())
+    assert last == "update"
+    evaluator.run()
+    assert objective.seen.count("update") == 2
+
+
 def test_without_ignite_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(name: str) -> Any:
         return None
@@ -52,3 +91,5 @@ def test_without_ignite_one_line_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ignite, "find_spec", nothing)
     with pytest.raises(MissingExtraError, match=r'pip install "medcalib\[ignite\]"'):
         ignite.calibration_handler(3)
+    with pytest.raises(MissingExtraError, match="ignite is not installed"):
+        ignite.ObjectiveHandler(Recorder()).attach(None)
