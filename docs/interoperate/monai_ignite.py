@@ -68,7 +68,7 @@ def main(out: Path, epochs: int = 10, resume: Path | None = None) -> dict[str, A
         train_data_loader=volumes(0, 6),
         network=model,
         optimizer=optimizer,
-        loss_function=lambda logits, labels: objective(logits, labels[:, 0]),  # MONAI's labels have a channel
+        loss_function=lambda logits, labels: objective(logits, labels[:, 0].long()),  # MONAI: a channel, often float
         train_handlers=[
             ValidationHandler(1, evaluator),
             CheckpointSaver(str(out), state, save_interval=1, n_saved=1),  # after validation: with its update
