@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
@@ -136,8 +136,9 @@ def together() -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
-        any_rank(True)
+    except Exception:
+        with suppress(RankError):  # this rank's own error is what the user needs
+            any_rank(True)
         raise
     if any_rank(False):
         raise RankError("another rank could not go on; its message says why")
@@ -149,7 +150,10 @@ def peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise (lost_rank(error) or error) from error
+        lost = lost_rank(error)
+        if lost is None:
+            raise
+        raise lost from error
 
 
 def lost_rank(error: BaseException) -> RankError | None:

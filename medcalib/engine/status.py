@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from medcalib.distributed import is_main, lost_rank, ranks
-from medcalib.errors import PreemptedError, RankError, TrainingError
+from medcalib.errors import MedcalibError, PreemptedError, RankError, TrainingError
 from medcalib.files import read_json, write_json
 
 STATUS = "status.json"
@@ -47,7 +47,7 @@ class Status:
             told = advice(error)
             if is_main() or (isinstance(told, RankError) and self._runs()):  # rank 0 may have been the one that died
                 with suppress(OSError):  # a full disk must not hide the error itself
-                    self.write(_word(error), str(told) or type(told).__name__)
+                    self.write(_word(error), _reason(told))
             if told is error:
                 raise
             raise told from error
@@ -64,19 +64,23 @@ def _word(error: BaseException) -> Word:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, MedcalibError | OSError) else f"{type(error).__name__}: {error}".rstrip(": ")
+
+
 def advice(error: BaseException) -> BaseException:
     """The error, or where torch's text does not say what to do, one that does."""
     text = str(error)
+    first = text.partition("\n")[0]
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         return TrainingError(
             "out of memory. Smaller steps: halve train.batch_size and double train.accumulate; or make "
             "train.patch_size smaller, set train.precision to bf16, or take fewer channels. For validation: "
-            f"predict.batch_size. The last checkpoint is intact. torch says: {text.splitlines()[0]}"
+            f"predict.batch_size. The last checkpoint is intact. torch says: {first}"
         )
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return TrainingError(
             "a loader worker was killed, mostly for want of shared memory or memory: in a container give "
-            "--shm-size=8g, or set train.workers to 0. The last checkpoint is intact. torch says: "
-            + text.splitlines()[0]
+            f"--shm-size=8g, or set train.workers to 0. The last checkpoint is intact. torch says: {first}"
         )
     return (lost_rank(error) if isinstance(error, RuntimeError) else None) or error
