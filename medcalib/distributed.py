@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from medcalib.errors import ConfigError, RankError
+from medcalib.errors import ConfigError, RankError, TrainingError
 
 
 def start(device: str, timeout_s: float) -> torch.device:
@@ -132,7 +132,7 @@ def all_gather_bytes(content: bytes) -> list[bytes]:
 def together() -> Iterator[None]:
     """A block without collective calls that all ranks enter: an error of one ends it on all.
 
-    Raises `RankError` where another rank failed. Nobody leaves before all have come.
+    Raises `TrainingError` where another rank failed. Nobody leaves before all have come.
     """
     try:
         yield
@@ -141,7 +141,7 @@ def together() -> Iterator[None]:
             any_rank(True)
         raise
     if any_rank(False):
-        raise RankError("another rank could not go on; its message says why")
+        raise TrainingError("another rank could not go on; its message says why")
 
 
 @contextmanager

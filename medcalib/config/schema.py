@@ -183,6 +183,7 @@ class TrainConfig(Closed):
         None,
         description="steps between checkpoints within an epoch; null: one an epoch, and one when a signal comes",
     )
+    tensorboard: bool = Field(False, description="also draw metrics.jsonl for TensorBoard (the extra `tensorboard`)")
     rank_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
         1800.0, description="how long a rank waits for the others before it ends"
     )

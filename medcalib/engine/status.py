@@ -45,7 +45,7 @@ class Status:
             yield
         except BaseException as error:
             told = advice(error)
-            if is_main() or (isinstance(told, RankError) and self._runs()):  # rank 0 may have been the one that died
+            if is_main() or (isinstance(told, RankError) and self._runs()):  # rank 0 may be the one that died
                 with suppress(OSError):  # a full disk must not hide the error itself
                     self.write(_word(error), _reason(told))
             if told is error:

@@ -24,6 +24,7 @@ from medcalib.config.dataset import cases_and_split
 from medcalib.data.splits import Split
 from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
+from medcalib.engine.curves import Curves
 from medcalib.engine.loader import EpochBatches, training_loader, validation_items
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
 from medcalib.engine.signals import Stop, listening
@@ -49,6 +50,7 @@ class Training:
     validation: Any
     checkpoints: Checkpoints
     status: Status
+    curves: Curves
     stop: Stop
 
 
@@ -102,11 +104,11 @@ def _prepared(config: RunConfig, out: Path, split: Split, device: torch.device, 
     state = State(model, objective, optimizer, schedule, scaler, channels, device, config.train.accumulate)
     if distributed.rank():  # the weights become rank 0's, but dropout must differ
         torch.manual_seed(config.train.seed + distributed.rank())
-    checkpoints, status = Checkpoints(out), Status(out)
+    checkpoints, status, curves = Checkpoints(out), Status(out), Curves(out, wanted=config.train.tensorboard)
     if checkpoints.manifest["last"]:
         state.restore(checkpoints.load_last())
     status.epoch, status.step = state.epoch, state.progress.step
-    return Training(config, out, state, model, loader, batches, validation, checkpoints, status, stop)
+    return Training(config, out, state, model, loader, batches, validation, checkpoints, status, curves, stop)
 
 
 def _write_folder(training: Training, new: Split | None) -> None:
@@ -133,6 +135,7 @@ def _run(training: Training) -> None:
         with distributed.together():
             if distributed.is_main():
                 folder.append_metrics(training.out, line)
+                training.curves.add(line)
         _save(training)
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, (int, float))))
 

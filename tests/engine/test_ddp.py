@@ -26,7 +26,7 @@ from medcalib.engine.loader import EpochBatches, validation_items
 from medcalib.engine.run import build_model
 from medcalib.engine.train import train
 from medcalib.engine.validate import validate
-from medcalib.errors import CheckpointError, ConfigError, PreemptedError, RankError, TrainingError
+from medcalib.errors import CheckpointError, ConfigError, PreemptedError, TrainingError
 from medcalib.losses import Objective
 
 LEARNS = ("loss=crac", "train.multipliers=train", "model.dropout=0.2", "model.norm=batch", "train.validate_every=1")
@@ -95,7 +95,9 @@ def refused(out: Path, phantom: str) -> None:
     if distributed.rank():
         (out / "mine").mkdir()
         (out / "mine" / "config.yaml").touch()
-    with pytest.raises(ConfigError if distributed.rank() else RankError, match="already holds|another rank could not"):
+    with pytest.raises(
+        ConfigError if distributed.rank() else TrainingError, match="already holds|another rank could not"
+    ):
         train(config, out / ("mine" if distributed.rank() else "other"))
     assert not (out / "other").exists()
 
@@ -108,7 +110,7 @@ def full_disk(out: Path, phantom: str) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "_write", no_space)
-        with pytest.raises(RankError if distributed.rank() else OSError):
+        with pytest.raises(TrainingError if distributed.rank() else OSError):
             train(config_of(phantom, *PLAIN), out / "full")
 
 
