@@ -31,7 +31,7 @@ from medcalib.cli_support import (
     optional_config,
     shortened,
 )
-from medcalib.errors import ConfigError, Exit
+from medcalib.errors import ConfigError, Exit, PreemptedError
 
 app = typer.Typer(name="medcalib", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
@@ -97,12 +97,18 @@ def train(
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last checkpoint.")] = False,
 ) -> int:
-    """Train a network; OUT becomes a run folder."""
+    """Train a network; OUT becomes a run folder. SIGTERM, SIGUSR1 and Ctrl-C end it after a step, with code 75."""
     loaded = load_config(config, set_, data, loss)
+    from medcalib.distributed import is_main
     from medcalib.engine.train import train as run_training
 
-    run_training(loaded, out, resume=resume)
-    typer.echo(f"trained: {out}")
+    try:
+        run_training(loaded, out, resume=resume)
+    except PreemptedError as stopped:
+        typer.echo(str(stopped), err=True)
+        return Exit.PREEMPTED
+    if is_main():
+        typer.echo(f"trained: {out}")
     return Exit.OK
 
 
@@ -239,3 +245,15 @@ def main() -> None:
         app()
     except BrokenPipeError:
         sys.stderr.close()  # the reader of the pipe has gone; there is nobody to tell
+    except BaseException as ended:
+        _leave_ranks(ended)
+        raise
+
+
+def _leave_ranks(ended: BaseException) -> None:
+    """A rank ends here, since the end of the interpreter can hang on its group."""
+    ranks = sys.modules.get("medcalib.distributed")
+    if ranks is not None and ranks.is_running():
+        if not isinstance(ended, SystemExit):
+            logging.getLogger(__name__).error("", exc_info=ended)
+        ranks.leave(ended.code if isinstance(ended, SystemExit) and isinstance(ended.code, int) else 1)

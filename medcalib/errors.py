@@ -40,6 +40,16 @@ class TrainingError(MedcalibError):
     """Training cannot go on (for example, the loss is not finite again and again)."""
 
 
+class RankError(TrainingError):
+    """Another rank of a training has ended or does not answer."""
+
+
+class PreemptedError(MedcalibError):
+    """A signal ended a training that can be continued: nothing is lost."""
+
+    exit_code = Exit.PREEMPTED
+
+
 class CheckpointError(MedcalibError):
     """A checkpoint is absent, damaged or of another run."""
 

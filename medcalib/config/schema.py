@@ -157,7 +157,10 @@ class TrainConfig(Closed):
     patch_size: Size3
     epochs: Positive = 100
     steps_per_epoch: Positive | None = Field(None, description="null: one pass over the training cases")
-    batch_size: Positive = 2
+    batch_size: Positive = Field(2, description="patches that a rank takes at once")
+    accumulate: Positive = Field(
+        1, description="batches whose gradients make one step; it sees batch_size x accumulate x ranks patches"
+    )
     foreground_share: Share = Field(0.5, description="share of patches centered on a foreground voxel")
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
@@ -176,6 +179,14 @@ class TrainConfig(Closed):
         "validation", description="data that drives terms with state (cals_*, crac, adafocal, schedules)"
     )
     validate_every: Positive = Field(1, description="epochs between validations; the last epoch always validates")
+    checkpoint_steps: Positive | None = Field(
+        None,
+        description="steps between checkpoints within an epoch; null: one an epoch, and one when a signal comes",
+    )
+    tensorboard: bool = Field(False, description="also draw metrics.jsonl for TensorBoard (the extra `tensorboard`)")
+    rank_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
+        1800.0, description="how long a rank waits for the others before it ends"
+    )
 
 
 class PredictConfig(Closed):

@@ -76,7 +76,7 @@ def _batches(config: RunConfig, count: int) -> Iterator[tuple[float, Tensor, Ten
     loader, batches = training_loader(config, split["train"], _channels(config, split["train"][0]))
     epoch = given = 0
     while given < count:
-        batches.epoch = epoch
+        batches.begin(epoch)
         epoch += 1
         started = time.perf_counter()
         for images, labels in loader:

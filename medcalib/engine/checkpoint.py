@@ -8,6 +8,8 @@ so that a damaged one has a predecessor. Only tensors and plain values are store
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import torch
 
 from medcalib.errors import CheckpointError, DataError
-from medcalib.files import atomic, read_json, sha256, write_json
+from medcalib.files import atomic, read_json, remove_abandoned, sha256, write_json
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -28,7 +30,7 @@ class Checkpoints:
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self.manifest: dict[str, Any] = {"status": "new", "last": [], "best": None}
+        self.manifest: dict[str, Any] = {"last": [], "best": None}
         if (run / MANIFEST).is_file():
             self.manifest |= self._read_manifest()
 
@@ -41,11 +43,13 @@ class Checkpoints:
             raise CheckpointError(f"{self.run / MANIFEST} is no manifest of a run")
         return found
 
-    def save_last(self, state: dict[str, Any], epoch: int) -> None:
-        """Write the state after `epoch` epochs; older states but one are removed once the manifest is safe."""
-        entry = self._write(state, f"epoch-{epoch:05d}.pt") | {"epoch": epoch}
-        entries = [entry, *(old for old in self.manifest["last"] if old["epoch"] < epoch)]
-        self.manifest["last"] = entries[:_KEPT]
+    def save_last(self, state: dict[str, Any], epoch: int, step: int = 0) -> None:
+        """Write the state after `epoch` epochs and `step` steps of the next; older states but one are removed once the
+        manifest is safe."""
+        name = f"epoch-{epoch:05d}-step-{step:06d}.pt" if step else f"epoch-{epoch:05d}.pt"
+        entry = self._write(state, name) | {"epoch": epoch, "step": step}
+        older = [old for old in self.manifest["last"] if (old["epoch"], old.get("step", 0)) < (epoch, step)]
+        self.manifest["last"] = [entry, *older][:_KEPT]
         self._write_manifest()
 
     def save_best(self, state: dict[str, Any], epoch: int, score: float) -> None:
@@ -54,10 +58,10 @@ class Checkpoints:
         self.manifest["best"] = entry | {"epoch": epoch, "score": score}
         self._write_manifest()
 
-    def set_status(self, status: str) -> None:
-        """`running`, `complete`, `interrupted` or `failed`, readable by scripts."""
-        self.manifest["status"] = status
-        self._write_manifest()
+    def remove_abandoned(self) -> None:
+        """Remove what a killed process left half written; for the one process that continues the run."""
+        for folder in (self.run, self.run / FOLDER):
+            remove_abandoned(folder, older_than_s=-60.0)  # clocks of a network file system may be ahead
 
     def load_last(self) -> dict[str, Any]:
         """The newest whole state; says so when it had to fall back to the one before."""
@@ -102,8 +106,20 @@ class Checkpoints:
         return state
 
     def _write_manifest(self) -> None:
+        _sync_folder(self.run / FOLDER)  # a power failure must not leave a manifest that names files not yet there,
         write_json(self.run / MANIFEST, self.manifest)
+        _sync_folder(self.run)  # nor the manifest before, whose files are removed now
         named = {entry["file"] for entry in [*self.manifest["last"], self.manifest["best"]] if entry}
         for path in (self.run / FOLDER).glob("*.pt"):
             if path.name not in named:
                 path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

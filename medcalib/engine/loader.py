@@ -14,12 +14,14 @@ from monai.transforms import Transform
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from medcalib import distributed
 from medcalib.config import RunConfig
 from medcalib.data.case import Case
 from medcalib.data.intensity import INTENSITIES
 from medcalib.data.load import load_case
 from medcalib.data.transforms import Item, PatchSampler, Preprocess
 from medcalib.engine.shared_memory import batch_bytes, require_shared_memory
+from medcalib.engine.signals import obey_parent_only
 from medcalib.errors import DataError
 
 Draw = tuple[int, int]  # index of the case, seed of the patch
@@ -100,43 +102,81 @@ class PatchDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 class EpochBatches:
-    """The batches of one epoch: a seeded order of the cases, and a seed for every patch."""
+    """This rank's batches of one epoch: a seeded order of the cases, and a seed for every patch.
 
-    def __init__(self, cases: int, batch_size: int, steps: int | None, seed: int) -> None:
+    One sequence of patches is drawn for all ranks, `ranks` x `accumulate` batches for each step, and dealt out: ranks
+    never share a patch, and a step sees the same patches however they are spread over ranks and accumulated batches.
+    """
+
+    def __init__(
+        self,
+        cases: int,
+        batch_size: int,
+        steps: int | None,
+        seed: int,
+        *,
+        accumulate: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         self.cases, self.batch_size, self.seed = cases, batch_size, seed
-        self.steps = steps or math.ceil(cases / batch_size)
-        self.epoch = 0
+        self.accumulate, self.rank, self.ranks = accumulate, rank, ranks
+        self.steps = steps or math.ceil(cases / (batch_size * accumulate * ranks))
+        self.epoch = self.first_step = 0
 
     def __len__(self) -> int:
-        return self.steps
+        return (self.steps - self.first_step) * self.accumulate
+
+    def begin(self, epoch: int, first_step: int = 0) -> None:
+        """What the next iteration yields: the epoch's batches from one of its steps on."""
+        self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        wanted = self.steps * self.batch_size
+        per_step = self.batch_size * self.accumulate * self.ranks
+        wanted = self.steps * per_step
         rounds = math.ceil(wanted / self.cases)
         order = np.concatenate([rng.permutation(self.cases) for _ in range(rounds)])[:wanted]
         seeds = rng.integers(0, 2**32, wanted)
         draws = list(zip(order.tolist(), seeds.tolist(), strict=True))
-        for start in range(0, wanted, self.batch_size):
+        own = range(self.first_step * per_step + self.rank * self.batch_size, wanted, self.batch_size * self.ranks)
+        for start in own:
             yield draws[start : start + self.batch_size]
 
 
 def training_loader(config: RunConfig, cases: Sequence[Case], channels: int) -> tuple[DataLoader[Any], EpochBatches]:
-    """Loader of (images (B, M, *patch), labels (B, *patch)) and the batches, whose `epoch` the loop sets.
+    """Loader of (images (B, M, *patch), labels (B, *patch)) and the batches, which the loop tells where to begin.
 
     Raises `ConfigError` where shared memory is too small for the workers' batches.
     """
     train = config.train
     require_shared_memory(train.workers, batch_bytes(train.batch_size, channels, train.patch_size))
     sampler = PatchSampler(train.patch_size, train.foreground_share, **dict(config.augment))
-    batches = EpochBatches(len(cases), train.batch_size, train.steps_per_epoch, train.seed)
+    batches = EpochBatches(
+        len(cases),
+        train.batch_size,
+        train.steps_per_epoch,
+        train.seed,
+        accumulate=train.accumulate,
+        rank=distributed.rank(),
+        ranks=distributed.ranks(),
+    )
     loader: DataLoader[Any] = DataLoader(
         PatchDataset(preprocessed(config, cases), sampler, channels),
         batch_sampler=batches,
         num_workers=train.workers,
         persistent_workers=train.workers > 0,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=obey_parent_only,
         # its own, else starting workers draws from the generator of dropout, and a resumed run draws once more
         generator=torch.Generator().manual_seed(train.seed),
     )
     return loader, batches
+
+
+def validation_items(config: RunConfig, cases: Sequence[Case]) -> tuple[Any, int]:
+    """This rank's validation items, every `ranks`-th from its own on, and the number of channels of the images."""
+    own = cases[distributed.rank() :: distributed.ranks()]
+    items = preprocessed(config, own)
+    first = (items if own else preprocessed(config, cases[:1]))[0]
+    return items, int(first["image"].shape[0])

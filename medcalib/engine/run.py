@@ -1,8 +1,10 @@
-"""The run folder: config.yaml, split.json, metrics.jsonl, manifest.json, checkpoints/."""
+"""The run folder: config.yaml, split.json, metrics.jsonl, status.json, manifest.json, checkpoints/."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +30,10 @@ _FREE = {
     ("train", "workers"),
     ("train", "device"),
     ("train", "cache"),
+    ("train", "accumulate"),  # ranks x accumulate must stay: the state checks it
+    ("train", "checkpoint_steps"),
+    ("train", "tensorboard"),
+    ("train", "rank_timeout_s"),
     ("predict", "batch_size"),
 }
 
@@ -43,6 +49,7 @@ def start(out: Path, config: RunConfig, split: Split) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONFIG, dump(config))
     write_json(out / SPLIT, {name: [case.id for case in cases] for name, cases in split.items()})
+    write_text(out / METRICS, "")
 
 
 def check_same(out: Path, config: RunConfig) -> None:
@@ -115,9 +122,17 @@ def load_model(
 
 
 def append_metrics(run: Path, line: Mapping[str, Any]) -> None:
-    """Add one JSON line, flushed, to metrics.jsonl."""
-    with (run / METRICS).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line, allow_nan=False) + "\n")
+    """Add one JSON line to metrics.jsonl; on a full disk the lines before it stay whole."""
+    with (run / METRICS).open("ab", buffering=0) as stream:
+        end = stream.tell()
+        raw = (json.dumps(line, allow_nan=False) + "\n").encode()
+        try:
+            if stream.write(raw) < len(raw):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run / METRICS))
+            os.fsync(stream.fileno())
+        except OSError:
+            stream.truncate(end)
+            raise
 
 
 def last_metrics(run: Path) -> dict[str, Any]:

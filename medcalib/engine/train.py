@@ -1,4 +1,4 @@
-"""The training loop. Stopping after any epoch and resuming gives the same weights as not stopping."""
+"""The training loop. Stopping after any step and resuming gives the same weights as not stopping."""
 
 from __future__ import annotations
 
@@ -6,153 +6,172 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from medcalib import distributed
 from medcalib.config import RunConfig
 from medcalib.config.dataset import cases_and_split
 from medcalib.data.splits import Split
-from medcalib.distributed import resolve_device
 from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
-from medcalib.engine.loader import preprocessed, training_loader
+from medcalib.engine.curves import Curves
+from medcalib.engine.loader import EpochBatches, training_loader, validation_items
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
+from medcalib.engine.signals import Stop, listening
+from medcalib.engine.state import Progress, State
+from medcalib.engine.status import Status
 from medcalib.engine.validate import validate
-from medcalib.errors import CheckpointError, TrainingError
-from medcalib.losses import Objective
+from medcalib.errors import PreemptedError, TrainingError
 
 log = logging.getLogger(__name__)
 MAX_BAD_STEPS = 20  # in a row: fp16 loss scaling may need a dozen to settle
 
 
 @dataclass
-class State:
-    """Everything that a checkpoint restores."""
+class Training:
+    """One run at work in one process: what is trained, on what, and where it is kept."""
 
-    model: nn.Module
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    schedule: LRScheduler
-    scaler: torch.amp.GradScaler
-    in_channels: int
-    epoch: int = 0
-    best: float = -1.0
-    bad_in_a_row: int = 0
-
-    def to_save(self) -> dict[str, Any]:
-        """Tensors and plain values only."""
-        parts = ("model", "objective", "optimizer", "schedule", "scaler")
-        state = {name: getattr(self, name).state_dict() for name in parts}
-        state |= {name: getattr(self, name) for name in ("epoch", "best", "bad_in_a_row", "in_channels")}
-        state["rng"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            state["cuda_rng"] = torch.cuda.get_rng_state_all()
-        return state
-
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Continue from what `to_save` gave."""
-        try:
-            for name in ("model", "objective", "optimizer", "schedule", "scaler"):
-                getattr(self, name).load_state_dict(saved[name])
-            self.epoch, self.best = int(saved["epoch"]), float(saved["best"])
-            self.bad_in_a_row = int(saved["bad_in_a_row"])
-            torch.set_rng_state(saved["rng"])
-            if torch.cuda.is_available() and "cuda_rng" in saved:
-                torch.cuda.set_rng_state_all(saved["cuda_rng"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this config: {error}") from error
+    config: RunConfig
+    out: Path
+    state: State
+    network: nn.Module  # the model, which adds up gradients over ranks where there are several
+    loader: DataLoader[Any]
+    batches: EpochBatches
+    validation: Any
+    checkpoints: Checkpoints
+    status: Status
+    curves: Curves
+    stop: Stop
 
 
 def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train as `config` says into the run folder `out`; returns the line of the last epoch.
 
     `resume` continues after the last whole checkpoint, or starts where there is none yet. Nothing is written before
-    data, network and device are known to work. Raises `ConfigError` for a folder that holds another run,
-    `DataRefusedError` or `DataError` for bad data, `TrainingError` when the loss stays non-finite.
+    data, network and device are known to work. Started by torchrun, each process is a rank of one run. SIGTERM, SIGUSR1
+    or Ctrl-C end it after the step at work. Raises `ConfigError` for a folder that holds another run,
+    `DataRefusedError` or `DataError` for bad data, `TrainingError` when the loss stays non-finite, `RankError` when
+    another rank is gone, `PreemptedError` after a signal.
     """
-    resume = resume and (out / folder.CONFIG).exists()
-    if resume:
-        folder.check_same(out, config)
-        split: Split = {name: folder.cases_of(out, config, name) for name in ("train", "val")}
-    else:
-        folder.check_free(out)
-        split = cases_and_split(config)
-    device = resolve_device(config.train.device)
-    torch.manual_seed(config.train.seed)
-    validation = preprocessed(config, split["val"])
-    channels = int(validation[0]["image"].shape[0])
-    loader, batches = training_loader(config, split["train"], channels)
-    state = _initial(config, channels, device)
-    if not resume:
-        folder.start(out, config, split)
-    checkpoints = Checkpoints(out)
-    if checkpoints.manifest["last"]:
-        state.restore(checkpoints.load_last())
-    folder.truncate_metrics(out, state.epoch)
-    if state.epoch >= config.train.epochs:
-        log.info("%s is complete already: %d epochs", out, state.epoch)
-    _run(config, out, state, checkpoints, loader, batches, validation, device)
+    with listening() as stop:
+        device = distributed.start(config.train.device, config.train.rank_timeout_s)
+        if not distributed.is_main():
+            logging.getLogger("medcalib").setLevel(logging.WARNING)
+        resume = resume and (out / folder.CONFIG).exists()
+        with distributed.together():
+            split = _split(config, out, resume)
+            training = _prepared(config, out, split, device, stop)
+        with distributed.together():
+            if distributed.is_main():
+                _write_folder(training, None if resume else split)
+        if distributed.is_running():
+            ids = None if device.index is None else [device.index]
+            training.network = DistributedDataParallel(training.state.model, device_ids=ids)
+        if training.state.epoch >= config.train.epochs:
+            log.info("%s is complete already: %d epochs", out, training.state.epoch)
+        with training.status.recorded():
+            _run(training)
     return folder.last_metrics(out)
 
 
-def _initial(config: RunConfig, in_channels: int, device: torch.device) -> State:
-    model = folder.build_model(config, in_channels).to(device)
+def _split(config: RunConfig, out: Path, resume: bool) -> Split:
+    if resume:
+        folder.check_same(out, config)
+        return {name: folder.cases_of(out, config, name) for name in ("train", "val")}
+    folder.check_free(out)
+    return cases_and_split(config)
+
+
+def _prepared(config: RunConfig, out: Path, split: Split, device: torch.device, stop: Stop) -> Training:
+    """Read data and checkpoint, build the network; nothing is written yet."""
+    torch.manual_seed(config.train.seed)
+    validation, channels = validation_items(config, split["val"])
+    loader, batches = training_loader(config, split["train"], channels)
+    model = folder.build_model(config, channels).to(device)
     optimizer = build_optimizer(config.train, model.parameters())
-    return State(
-        model,
-        config.build_objective().to(device),
-        optimizer,
-        build_schedule(config.train, optimizer),
-        build_scaler(config.train, device),
-        in_channels,
+    schedule, scaler = build_schedule(config.train, optimizer), build_scaler(config.train, device)
+    objective = config.build_objective().to(device)
+    state = State(model, objective, optimizer, schedule, scaler, channels, device, config.train.accumulate)
+    if distributed.rank():  # the weights become rank 0's, but dropout must differ
+        torch.manual_seed(config.train.seed + distributed.rank())
+    checkpoints, status, curves = Checkpoints(out), Status(out), Curves(out, wanted=config.train.tensorboard)
+    if checkpoints.manifest["last"]:
+        state.restore(checkpoints.load_last())
+    status.epoch, status.step = state.epoch, state.progress.step
+    return Training(config, out, state, model, loader, batches, validation, checkpoints, status, curves, stop)
+
+
+def _write_folder(training: Training, new: Split | None) -> None:
+    """A new run folder for a new split; else order in the one that is continued."""
+    if new is not None:
+        folder.start(training.out, training.config, new)
+    training.checkpoints.remove_abandoned()
+    folder.truncate_metrics(training.out, training.state.epoch)
+
+
+def _run(training: Training) -> None:
+    state, config, stop = training.state, training.config, training.stop
+    stop.stepping = True
+    while state.epoch < config.train.epochs:
+        if state.progress.line is None:
+            _train_epoch(training)
+        if stop.agreed():
+            _end_early(training)
+        number = state.epoch + 1
+        line = {"epoch": number, **(state.progress.line or {})}
+        if number % config.train.validate_every == 0 or number == config.train.epochs:
+            line |= _validate(training, number)
+        state.epoch, state.progress = number, Progress()
+        with distributed.together():
+            if distributed.is_main():
+                folder.append_metrics(training.out, line)
+                training.curves.add(line)
+        _save(training)
+        log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, (int, float))))
+
+
+def _save(training: Training) -> None:
+    state, status = training.state, training.status
+    saved = state.to_save()
+    with distributed.together():
+        if distributed.is_main():
+            training.checkpoints.save_last(saved, state.epoch, state.progress.step)
+    status.epoch, status.step = state.epoch, state.progress.step
+    if distributed.is_main():
+        status.write("running")
+
+
+def _end_early(training: Training) -> None:
+    """Save, and say how to continue."""
+    _save(training)
+    state = training.state
+    raise PreemptedError(
+        f"{training.stop.signal or 'a signal to another rank'}: stopped after step {state.progress.step} of epoch "
+        f"{state.epoch + 1}; the same command with --resume continues there"
     )
 
 
-def _run(
-    config: RunConfig,
-    out: Path,
-    state: State,
-    checkpoints: Checkpoints,
-    loader: Any,
-    batches: Any,
-    validation: Any,
-    device: torch.device,
-) -> None:
-    checkpoints.set_status("running")
-    try:
-        while state.epoch < config.train.epochs:
-            batches.epoch = state.epoch
-            line = _train_epoch(config, state, loader, device)
-            state.epoch += 1
-            line = {"epoch": state.epoch, **line}
-            state.objective.update_schedules()
-            if config.train.multipliers == "train":
-                state.objective.update_multipliers()
-            if state.epoch % config.train.validate_every == 0 or state.epoch == config.train.epochs:
-                line |= _validate(config, state, validation, device, checkpoints)
-            folder.append_metrics(out, line)
-            checkpoints.save_last(state.to_save(), state.epoch)
-            log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, (int, float))))
-    except KeyboardInterrupt:
-        checkpoints.set_status("interrupted")
-        raise
-    except BaseException:
-        checkpoints.set_status("failed")
-        raise
-    checkpoints.set_status("complete")
-
-
-def _validate(
-    config: RunConfig, state: State, validation: Any, device: torch.device, checkpoints: Checkpoints
-) -> dict[str, Any]:
+def _validate(training: Training, number: int) -> dict[str, Any]:
+    config, state = training.config, training.state
     driven = config.train.multipliers == "validation"
-    scores = validate(state.model, validation, config, device, state.objective if driven else None)
+    observer = state.objective if driven else None
+    state.share_buffers()
+    scores = validate(state.model, training.validation, config, state.device, observer, training.stop)
+    if scores is None:
+        if driven:
+            state.objective.discard()
+        _end_early(training)
+        return {}
     if driven and scores["dice"] is None and scores["ece_pred_foreground"] is None:
         state.objective.discard()  # the network gave logits that are not finite, or there is no case
     elif driven:
@@ -160,59 +179,98 @@ def _validate(
     dice = scores["dice"]
     if dice is not None and dice > state.best:
         state.best = dice
-        best = {"model": state.model.state_dict(), "in_channels": state.in_channels, "epoch": state.epoch}
-        checkpoints.save_best(best, state.epoch, dice)
+        best = {"model": state.model.state_dict(), "in_channels": state.in_channels, "epoch": number}
+        with distributed.together():
+            if distributed.is_main():
+                training.checkpoints.save_best(best, number, dice)
     return {f"val_{name}": value for name, value in scores.items()}
 
 
-def _train_epoch(config: RunConfig, state: State, loader: Any, device: torch.device) -> dict[str, Any]:
-    """One pass over the epoch's batches; returns mean loss, its parts by name, and what it cost."""
+def _train_epoch(training: Training) -> None:
+    """The steps of an epoch that are left; then its line: mean loss, its parts by name, and what it cost."""
+    config, state, progress = training.config.train, training.state, training.state.progress
+    training.batches.begin(state.epoch, progress.step)
     state.model.train()
-    totals: dict[str, float] = {}
-    good = bad = 0
-    started = time.perf_counter()
-    progress = tqdm(
-        loader, f"epoch {state.epoch + 1}/{config.train.epochs}", leave=False, disable=not sys.stderr.isatty()
+    shown = tqdm(
+        zip(*[iter(training.loader)] * config.accumulate, strict=True),
+        f"epoch {state.epoch + 1}/{config.epochs}",
+        total=training.batches.steps,
+        initial=progress.step,
+        leave=False,
+        disable=not (distributed.is_main() and sys.stderr.isatty()),
     )
-    for images, labels in progress:
-        parts = _step(config, state, images.to(device), labels.to(device))
-        if parts is None:
-            bad, state.bad_in_a_row = bad + 1, state.bad_in_a_row + 1
-            if state.bad_in_a_row >= MAX_BAD_STEPS:
-                raise TrainingError(
-                    f"the loss was not finite in {state.bad_in_a_row} steps in a row (epoch {state.epoch + 1}); the "
-                    "last checkpoint is intact. Lower train.lr, or use precision bf16 or fp32"
-                )
-            continue
-        good, state.bad_in_a_row = good + 1, 0
-        for name, value in parts.items():
-            totals[name] = totals.get(name, 0.0) + value
-        progress.set_postfix({name: f"{value:.3f}" for name, value in parts.items()})
+    began = time.perf_counter()
+    for patches in shown:
+        parts = _step(training, patches)
+        progress.add(parts)
+        _count_bad(state, parts is None)
+        began, progress.seconds = (now := time.perf_counter()), progress.seconds + now - began
+        shown.set_postfix({name: f"{value:.3f}" for name, value in (parts or {}).items()})
+        if progress.step < training.batches.steps:  # else the epoch is brought to its end first
+            if training.stop.agreed():
+                _end_early(training)
+            if config.checkpoint_steps and progress.step % config.checkpoint_steps == 0:
+                _save(training)
     lr = float(state.optimizer.param_groups[0]["lr"])
-    if good:  # torch warns of a schedule that steps before any optimizer step
+    if progress.good:  # torch warns of a schedule that steps before any optimizer step
         state.schedule.step()
-    means = {name: value / good for name, value in totals.items()} if good else {}
-    line: dict[str, Any] = {"loss": sum(means.values()) if good else None, "parts": means, "lr": lr}
-    return line | {"skipped_steps": bad, "seconds": round(time.perf_counter() - started, 3)}
+    means = progress.means()
+    line: dict[str, Any] = {"loss": sum(means.values()) if means else None, "parts": means, "lr": lr}
+    progress.line = line | {"skipped_steps": progress.bad, "seconds": round(progress.seconds, 3)}
+    state.objective.update_schedules()
+    if config.multipliers == "train":
+        state.objective.update_multipliers()
 
 
-def _step(config: RunConfig, state: State, images: Tensor, labels: Tensor) -> dict[str, float] | None:
-    """One optimizer step; None when the loss or a gradient is not finite, and then nothing is changed."""
-    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.train.precision)
-    with torch.autocast(images.device.type, precision, enabled=precision is not None):
-        logits = state.model(images)
-    parts = state.objective.parts(logits, labels, images, remember=config.train.multipliers == "train")
-    values = {name: float(part.detach()) for name, part in parts.items()}
-    if not all(math.isfinite(value) for value in values.values()):
-        return None
+def _count_bad(state: State, bad: bool) -> None:
+    state.bad_in_a_row = state.bad_in_a_row + 1 if bad else 0
+    if state.bad_in_a_row >= MAX_BAD_STEPS:
+        raise TrainingError(
+            f"the loss was not finite in {state.bad_in_a_row} steps in a row (epoch {state.epoch + 1}); the "
+            "last checkpoint is intact. Lower train.lr, or use precision bf16 or fp32"
+        )
+
+
+def _step(training: Training, patches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float] | None:
+    """One optimizer step; None when the loss or a gradient is not finite on any rank, and then nothing is changed."""
+    state, config = training.state, training.config.train
+    driven = config.multipliers == "train"
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(torch.stack(list(parts.values())).sum()).backward()  # type: ignore[no-untyped-call]
+    values: dict[str, float] = {}
+    for left, (images, labels) in zip(reversed(range(len(patches))), patches, strict=True):
+        if driven and values:
+            state.objective.observe_remembered()  # of the batch before, whose loss was finite
+        with _no_sync(training.network) if left else nullcontext():  # gradients meet once a step
+            parts = _backward(training, images.to(state.device), labels.to(state.device), len(patches))
+        if parts is None:
+            return None
+        for name, value in parts.items():
+            values[name] = values.get(name, 0.0) + value / len(patches)
     state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.train.clip_norm or math.inf)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
     finite = bool(torch.isfinite(norm))
     if finite or state.scaler.is_enabled():
         state.scaler.step(state.optimizer)  # leaves the weights alone when a scaled gradient overflowed
     state.scaler.update()
-    if finite and config.train.multipliers == "train":
+    if finite and driven:
         state.objective.observe_remembered()
     return values if finite else None
+
+
+def _backward(training: Training, images: Tensor, labels: Tensor, of: int) -> dict[str, float] | None:
+    """Add the gradient of one of `of` batches; None, and no gradient, where the loss is not finite on any rank."""
+    state, config = training.state, training.config.train
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
+    with torch.autocast(images.device.type, precision, enabled=precision is not None):
+        logits = training.network(images)
+    parts = state.objective.parts(logits, labels, images, remember=config.multipliers == "train")
+    values = {name: float(part.detach()) for name, part in parts.items()}
+    if distributed.any_rank(not all(math.isfinite(value) for value in values.values())):
+        return None
+    loss = torch.stack(list(parts.values())).sum()
+    state.scaler.scale(loss if of == 1 else loss / of).backward()  # type: ignore[no-untyped-call]
+    return values
+
+
+def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()

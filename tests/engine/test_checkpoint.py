@@ -113,8 +113,9 @@ while True:
 """
 
 
-def test_killed_while_saving_the_last_good_checkpoint_loads(tmp_path: Path) -> None:
-    for round_ in range(5):
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_while_saving_the_last_good_checkpoint_loads(tmp_path: Path, rounds: int) -> None:
+    for round_ in range(rounds):
         run = tmp_path / str(round_)
         run.mkdir()
         process = subprocess.Popen([sys.executable, "-c", KILLED, str(run)], stdout=subprocess.PIPE)
@@ -127,3 +128,24 @@ def test_killed_while_saving_the_last_good_checkpoint_loads(tmp_path: Path) -> N
         process.wait()
         saved = Checkpoints(run).load_last()
         assert (saved["model"]["w"] == saved["epoch"]).all()
+        Checkpoints(run).remove_abandoned()
+        assert not [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
+
+
+def test_checkpoints_within_an_epoch_come_after_its_beginning(run: Path) -> None:
+    checkpoints = Checkpoints(run)
+    checkpoints.save_last(state(3), 3, 12)
+    assert [(e["epoch"], e["step"]) for e in checkpoints.manifest["last"]] == [(3, 12), (3, 0)]
+    checkpoints.save_last(state(4), 4)
+    assert [e["file"] for e in checkpoints.manifest["last"]] == ["epoch-00004.pt", "epoch-00003-step-000012.pt"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == sorted(
+        entry["file"] for entry in checkpoints.manifest["last"]
+    )
+
+
+def test_what_a_killed_process_left_half_written_is_removed(run: Path) -> None:
+    (run / "checkpoints" / ".tmp-abc-epoch-00004.pt").write_bytes(b"half")
+    (run / ".tmp-abc-manifest.json").write_bytes(b"half")
+    Checkpoints(run).remove_abandoned()
+    assert not [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
+    assert Checkpoints(run).load_last()["epoch"] == 3

@@ -1,0 +1,210 @@
+"""What goes wrong while a network trains: each ends in one clear sentence, and nothing that was saved is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import assert_same_runs, lines, status
+from tiny import TINY, changed
+from torch import nn
+
+from medcalib.config import RunConfig
+from medcalib.engine import inference
+from medcalib.engine import train as module
+from medcalib.engine.checkpoint import Checkpoints
+from medcalib.engine.inference import window_logits
+from medcalib.engine.loader import PatchDataset
+from medcalib.engine.run import append_metrics
+from medcalib.engine.train import train
+from medcalib.errors import CheckpointError, TrainingError
+from medcalib.losses import Objective
+
+
+@pytest.mark.parametrize(("rounds", "epochs"), [(3, 10), pytest.param(20, 60, marks=pytest.mark.slow)])
+def test_killed_again_and_again_a_training_ends_as_if_it_never_was(
+    tiny: RunConfig, phantom: Path, tmp_path: Path, rounds: int, epochs: int
+) -> None:
+    """SIGKILL at any moment, checkpoints in the making included; each start takes up what the one before has saved."""
+    config, run, rng = changed(tiny, epochs=epochs, checkpoint_steps=1), tmp_path / "run", random.Random(0)  # noqa: S311
+    sets = [f"--set={override}" for override in (*TINY, f"train.epochs={epochs}", "train.checkpoint_steps=1")]
+    command = [sys.executable, "-m", "medcalib", "train", "phantom", f"--data={phantom}", f"--out={run}", *sets]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # their number changes the order of sums in torch
+    for _ in range(rounds):
+        before = manifest_of(run)
+        with subprocess.Popen([*command, "--resume"], env={**os.environ, **threads}) as process:
+            while process.poll() is None and manifest_of(run) == before:
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.1))
+            process.kill()
+        assert Checkpoints(run).load_last()["model"].keys()
+    train(config, run, resume=True)
+    train(changed(config, checkpoint_steps=None), tmp_path / "straight")
+    assert_same_runs(tmp_path / "straight", run)
+    assert not [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
+
+
+def manifest_of(run: Path) -> bytes:
+    return (run / "manifest.json").read_bytes() if (run / "manifest.json").exists() else b""
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """Writes beyond it fail half-way, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_loses_nothing(tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room again the run goes on to the same bits."""
+    config, run = changed(tiny, epochs=2), tmp_path / "run"
+    train(config, tmp_path / "straight")
+    interrupt_in_second_epoch(config, run, monkeypatch)
+    files = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    with files_no_larger_than(4096), pytest.raises(CheckpointError, match="cannot be written.*checkpoints are intact"):
+        train(config, run, resume=True)
+    assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == files
+    assert status(run) == "failed"
+    train(config, run, resume=True)
+    assert_same_runs(tmp_path / "straight", run)
+
+
+def test_a_full_disk_leaves_the_metrics_whole(tmp_path: Path) -> None:
+    append_metrics(tmp_path, {"epoch": 1})
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with files_no_larger_than(len(before) + 5), pytest.raises(OSError, match=r"No space left|File too large"):
+        append_metrics(tmp_path, {"epoch": 2})
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    append_metrics(tmp_path, {"epoch": 2})
+    assert [line["epoch"] for line in lines(tmp_path)] == [1, 2]
+
+
+def interrupt_in_second_epoch(config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, steps = module._step, []
+
+    def interrupted(*args: Any) -> Any:
+        steps.append(1)
+        if len(steps) > 4:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run)
+
+
+def test_half_precision_scaling_backs_off_and_settles(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scaled loss beyond the largest number: steps are skipped, each with half the scale, until one fits."""
+    monkeypatch.setattr(module, "build_scaler", lambda *_: torch.amp.GradScaler("cpu", init_scale=2.0**127))
+    original = Objective.parts
+
+    def larger(self: Objective, *args: Any, **options: Any) -> dict[str, torch.Tensor]:
+        return {name: 64 * part for name, part in original(self, *args, **options).items()}
+
+    monkeypatch.setattr(Objective, "parts", larger)
+    train(changed(tiny, epochs=6), tmp_path / "run")
+    skipped = [line["skipped_steps"] for line in lines(tmp_path / "run")]
+    saved = Checkpoints(tmp_path / "run").load_last()
+    assert skipped[0] == 3
+    assert skipped[-1] == 0
+    assert saved["scaler"]["scale"] == 2.0 ** (127 - sum(skipped))
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, epochs = module._train_epoch, []
+
+    def broken(training: Any) -> None:
+        original(training)
+        epochs.append(1)
+        if len(epochs) == 2:
+            next(training.state.model.parameters()).data.fill_(float("inf"))
+
+    monkeypatch.setattr(module, "_train_epoch", broken)
+    with pytest.raises(TrainingError, match="weights are no longer finite; the last checkpoint is intact"):
+        train(changed(tiny, validate_every=3), tmp_path / "run")
+    assert status(tmp_path / "run") == "failed"
+    saved = Checkpoints(tmp_path / "run").load_last()
+    assert saved["epoch"] == 1
+    assert all(value.isfinite().all() for value in saved["model"].values())
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_without_memory_it_says_what_to_change(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def no_memory(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "_step", no_memory)
+    with pytest.raises(TrainingError, match=r"train\.batch_size and double train\.accumulate.*patch_size.*bf16"):
+        train(tiny, tmp_path / "run")
+    assert status(tmp_path / "run") == "failed"
+
+
+class Narrow(nn.Module):
+    """Has memory for one window at a time."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        if len(windows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return windows.repeat(1, 4, 1, 1, 1)
+
+
+def test_without_memory_for_many_windows_they_are_taken_one_by_one(
+    tiny: RunConfig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = torch.randn(1, 28, 28, 6)
+    logits = window_logits(Narrow(), image, tiny, torch.device("cpu"))
+    torch.testing.assert_close(logits, image.repeat(4, 1, 1, 1))
+    assert "no memory for 2 windows at once: taken one by one" in caplog.text
+    one = tiny.model_copy(update={"predict": tiny.predict.model_copy(update={"batch_size": 1})})
+    calls: list[int] = []
+
+    def never(*args: Any) -> None:
+        calls.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(inference, "_stitched", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        window_logits(Narrow(), image, one, torch.device("cpu"))
+    assert calls == [1]
+
+
+def test_a_killed_loader_worker_names_shared_memory(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatchDataset, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(TrainingError, match=r"loader worker was killed.*--shm-size=8g.*train\.workers to 0"):
+        train(changed(tiny, workers=1), tmp_path / "run")
+    assert status(tmp_path / "run") == "failed"
+
+
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_the_data_folder_is_only_read(tiny: RunConfig, phantom: Path, tmp_path: Path, cache: str) -> None:
+    def stamps() -> dict[str, tuple[int, int]]:
+        return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in [phantom, *phantom.rglob("*")]}
+
+    before = stamps()
+    train(changed(tiny, epochs=1, cache=cache, workers=1), tmp_path / "run")
+    assert stamps() == before
