@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medcalib.calibrators.calibrator import Calibrator
-from medcalib.calibrators.inverse_temperature import temperatures
+from medcalib.calibrators.inverse_temperature import start_temperature
 from medcalib.calibrators.newton import conjugate_gradients, minimize
 from medcalib.calibrators.voxels import Voxels
 
@@ -79,9 +79,9 @@ class Affine(Calibrator):
         """Find W and b. Raises ValueError for a class without a voxel and no penalty, and where there is no minimum."""
         counts = self._counted(voxels)
         limit = max(1 << 14, SAMPLE // self.num_classes)
-        temperature = temperatures(voxels.sample(limit), lambda chunk: torch.zeros_like(chunk.labels), 1)
         theta = torch.eye(self.num_classes, self.num_classes + 1, dtype=torch.float64)
-        theta /= temperature.nan_to_num(1.0)  # where nothing is saturated, and no worse than one temperature
+        # at one temperature nothing is saturated, and the fit is no worse than it
+        theta /= start_temperature(voxels.sample(limit))
         sample = list(self._pieces(voxels, theta, counts, limit))
         if voxels.total > limit:
             with suppress(ValueError):  # a sample can lack what fixes the parameters

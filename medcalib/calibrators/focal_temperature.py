@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medcalib.calibrators.calibrator import LOWEST, Calibrator
 from medcalib.calibrators.grid import ECE_VOXELS, Criterion, by_grid, steps
-from medcalib.calibrators.inverse_temperature import temperatures
+from medcalib.calibrators.inverse_temperature import start_temperature
 from medcalib.calibrators.newton import SAMPLE, minimize
 from medcalib.calibrators.voxels import Voxels, predicted
 
@@ -142,7 +142,7 @@ class FocalTemperature(Calibrator):
     def _start(self, voxels: Voxels) -> Tensor:
         """(ln T, g): that of temperature scaling, or a better pair around it."""
         fixed: float | None = self.options["gamma"]
-        plain = float(temperatures(voxels, lambda chunk: torch.zeros_like(chunk.labels), 1).nan_to_num(1.0))
+        plain = start_temperature(voxels)
         around = [plain * float(share) for share in np.geomspace(0.3, 5, 15)]
         found = self._by_grid(voxels.sample(START_VOXELS), around, "nll")
         pairs = [(plain, 0.0 if fixed is None else fixed), found]

@@ -38,6 +38,11 @@ def temperatures(voxels: Voxels, groups: Groups, num_groups: int) -> Tensor:
     return 1 / _roots(voxels, groups, beta)
 
 
+def start_temperature(voxels: Voxels) -> float:
+    """The T of all voxels, 1 where there is no minimum: where other fits start."""
+    return float(temperatures(voxels, _one_group, 1).nan_to_num(1.0))
+
+
 def one_temperature(voxels: Voxels) -> float:
     """The T of all voxels. Raises ValueError where there is no minimum."""
     found = float(temperatures(voxels, _one_group, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -41,7 +40,6 @@ from medcalib.engine.run import Weights, cases_of, load_model, open_run
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import read_json
 
-log = logging.getLogger(__name__)
 SPLIT = "val"
 
 

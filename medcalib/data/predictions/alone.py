@@ -42,10 +42,9 @@ def read_alone(
     """
     channels = channels_of(prediction, label_map)
     activation = channels.declared(assume_logits=assume_logits)
-    found = placed(
-        prediction, channels, _grid(prediction, reference), activation, assume_orientation=assume_orientation
-    )
-    return Alone(found.voxels, _grid(prediction, reference).affine, activation, channels.names, channels.label_map)
+    grid = _grid(prediction, reference)
+    found = placed(prediction, channels, grid, activation, assume_orientation=assume_orientation)
+    return Alone(found.voxels, grid.affine, activation, channels.names, channels.label_map)
 
 
 def _grid(prediction: Path, reference: Path | None) -> Grid:
