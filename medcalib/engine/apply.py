@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-import medcalib
 from medcalib.config import RunConfig
 from medcalib.config.references import references
 from medcalib.data.case import Case
-from medcalib.data.labels import LabelMap
-from medcalib.data.predictions import INDEX, find_predictions, remove_prediction, without_folders, write_prediction
+from medcalib.data.predictions import INDEX, find_predictions
 from medcalib.data.predictions.alone import read_alone
 from medcalib.data.predictions.logits import as_logits
 from medcalib.engine.fitted import (
-    Fitted,
     described,
     load_fitted,
     refuse_fitted_cases,
     refuse_other_classes,
     refuse_other_model,
 )
+from medcalib.engine.prediction_folder import Prediction, write_predictions
 from medcalib.errors import ConfigError, DataError
-from medcalib.files import check_case_id, read_json, write_json
-
-log = logging.getLogger(__name__)
+from medcalib.files import check_case_id, read_json
 
 
 def apply_calibrator(
@@ -73,40 +65,18 @@ def apply_calibrator(
     source = {
         "dataset": before.get("dataset"),
         "method": {**method, "name": f"{method['name']} + {fitted.calibrator.name}", "calibrator": described(fitted)},
-        "software": f"medcalib {medcalib.__version__}",
     }
-    index: dict[str, Any] = {**source, "split": before.get("split"), "cases": list(cases), "refused": []}
-    write_json(out / INDEX, index)
-    for case in tqdm(cases.values(), "apply", leave=False, disable=not sys.stderr.isatty()):
-        try:
-            remove_prediction(out, case)
-            if case.id in ambiguous:
-                raise ambiguous[case.id]
-            _repair(case, found[case.id], out, fitted, calibrator, label_map, source, assume_logits, assume_orientation)
-        except DataError as error:
-            log.warning("refused: %s", error)
-            message = without_folders(str(error), predictions, *([] if labels is None else [labels]))
-            index["refused"].append({"case": case.id, "reason": error.reason, "message": message})
-    write_json(out / INDEX, index)
-    return index
 
+    def predicted(case: Case) -> Prediction:
+        if case.id in ambiguous:
+            raise ambiguous[case.id]
+        check_case_id(case.id)
+        assumed = {"assume_logits": assume_logits, "assume_orientation": assume_orientation}
+        read = read_alone(found[case.id], label_map, case.label, **assumed)
+        refuse_other_classes(fitted, calibrator, read.label_map, str(found[case.id]))
+        logits = torch.from_numpy(as_logits(read.voxels, read.activation, read.channel_names))
+        probs = fitted.for_case(case)(logits[None])[0].softmax(0).numpy()
+        return Prediction(probs, read.affine, read.label_map)
 
-def _repair(
-    case: Case,
-    prediction: Path,
-    out: Path,
-    fitted: Fitted,
-    file: Path,
-    label_map: LabelMap | None,
-    source: Mapping[str, Any],
-    assume_logits: bool,
-    assume_orientation: bool,
-) -> None:
-    check_case_id(case.id)
-    read = read_alone(
-        prediction, label_map, case.label, assume_logits=assume_logits, assume_orientation=assume_orientation
-    )
-    refuse_other_classes(fitted, file, read.label_map, str(prediction))
-    logits = torch.from_numpy(as_logits(read.voxels, read.activation, read.channel_names))
-    probs = fitted.for_case(case)(logits[None])[0].softmax(0).numpy()
-    write_prediction(out, case, probs, read.affine, read.label_map, source)
+    folders = (predictions, *([] if labels is None else [labels]))
+    return write_predictions(out, source, before.get("split"), cases.values(), predicted, folders, "apply")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-import medcalib
 from medcalib.config import RunConfig
+from medcalib.data.case import Case
 from medcalib.data.load import load_case
-from medcalib.data.predictions import INDEX, remove_prediction, without_folders, write_prediction
 from medcalib.distributed import resolve_device
 from medcalib.engine.fitted import (
     Fitted,
@@ -23,12 +18,9 @@ from medcalib.engine.fitted import (
     refuse_other_model,
 )
 from medcalib.engine.loader import preprocess_of
+from medcalib.engine.prediction_folder import Prediction, write_predictions
 from medcalib.engine.predictor import Predictor
 from medcalib.engine.run import Weights, cases_of, load_model, open_run
-from medcalib.errors import ConfigError, DataError
-from medcalib.files import read_json, write_json
-
-log = logging.getLogger(__name__)
 
 
 def predict(
@@ -52,7 +44,6 @@ def predict(
     cases = cases_of(run, config, split)
     chosen = resolve_device(device)
     model, entry = load_model(run, config, chosen, weights)
-    ids = [case.id for case in cases]
     fitted = None if calibrator is None else load_fitted(calibrator)
     if fitted is not None and calibrator is not None:
         refuse_other_classes(fitted, calibrator, config.data.label_map, str(run))
@@ -64,22 +55,14 @@ def predict(
         "weights_sha256": entry["sha256"],
         "epoch": entry["epoch"],
     }
-    software = f"medcalib {medcalib.__version__}"
-    source = {"dataset": config.name, "method": method, "software": software}
-    index: dict[str, Any] = {**source, "split": split, "cases": ids, "refused": []}
-    _claim(out, index)
-    for case in tqdm(cases, "predict", leave=False, disable=not sys.stderr.isatty()):
-        try:
-            remove_prediction(out, case)  # what an earlier try wrote must not be scored if this one is refused
-            loaded = load_case(case, config.data.label_map, nonfinite=config.data.nonfinite, with_label=False)
-            probs = predictor.probs(loaded, None if fitted is None else fitted.for_case(case))
-            write_prediction(out, case, probs, loaded.affine, config.data.label_map, source)
-        except DataError as error:
-            log.warning("refused: %s", error)
-            message = without_folders(str(error), config.root)
-            index["refused"].append({"case": case.id, "reason": error.reason, "message": message})
-    write_json(out / INDEX, index)
-    return index
+
+    def predicted(case: Case) -> Prediction:
+        loaded = load_case(case, config.data.label_map, nonfinite=config.data.nonfinite, with_label=False)
+        probs = predictor.probs(loaded, None if fitted is None else fitted.for_case(case))
+        return Prediction(probs, loaded.affine, config.data.label_map)
+
+    source = {"dataset": config.name, "method": method}
+    return write_predictions(out, source, split, cases, predicted, (config.root,), "predict")
 
 
 def method_of(config: RunConfig, fitted: Fitted | None = None) -> dict[str, Any]:
@@ -92,12 +75,3 @@ def method_of(config: RunConfig, fitted: Fitted | None = None) -> dict[str, Any]
         **settings,
         "calibrator": described(fitted),
     }
-
-
-def _claim(out: Path, index: dict[str, Any]) -> None:
-    """Write the index first, so that a crash leaves missing cases known; refuse a folder of other predictions."""
-    if (out / INDEX).is_file():
-        before = read_json(out / INDEX)
-        if any(before.get(key) != index[key] for key in ("method", "split", "dataset")):
-            raise ConfigError(f"{out} holds predictions of another run or split; choose another --out")
-    write_json(out / INDEX, index)

@@ -189,6 +189,15 @@ def test_what_was_repaired_is_not_repaired_again(fitted: Path, tmp_path: Path) -
         apply_calibrator(fitted, tmp_path / "once", tmp_path / "twice")
 
 
+def test_done_again_it_replaces_itself_and_nothing_else(fitted: Path, tmp_path: Path) -> None:
+    predictions, _ = write_cases(tmp_path / "test", 10, 1)
+    first, again = (apply_calibrator(fitted, predictions, tmp_path / "out") for _ in range(2))
+    assert first == again
+    calibrate_predictions(*write_cases(tmp_path / "val", 0, 4), tmp_path / "v", method="vector")
+    with pytest.raises(ConfigError, match="holds predictions of another run"):
+        apply_calibrator(tmp_path / "v", predictions, tmp_path / "out")
+
+
 def test_a_file_that_cannot_be_written_is_told_before_the_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder; name a file in it"):
         calibrate_predictions(tmp_path / "nowhere", tmp_path / "nowhere", tmp_path)
