@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow bench bench-scoring bench-calibrators lint format schema figures notebooks docker-check \
+.PHONY: demo test test-slow test-gpu bench bench-scoring bench-calibrators lint format schema figures notebooks docker-check \
 	docker-build clean
 
 demo: $(READY)
@@ -16,6 +16,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest tests/gpu tests/ops/test_triton.py -k "not interpreted and not machine_code"
 
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv

@@ -21,6 +21,7 @@ shift
 [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
 # the constraints hold for what builds the native library, too, whatever the age of pip
 export PIP_CONSTRAINT="$constraints" PIP_BUILD_CONSTRAINT="$constraints"
+"$venv/bin/python" -m pip install --quiet pip # Debian's own takes a quarter of an hour to resolve the notebook extra
 # a further index, not the only one: those of torch do not hold the pinned versions of what torch itself requires
 # shellcheck disable=SC2086 # TORCH may hold options
 "$venv/bin/python" -m pip install --quiet ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ${TORCH:-torch}

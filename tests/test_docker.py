@@ -124,6 +124,7 @@ def test_the_script_installs_torch_first_and_all_of_it_pinned(tmp_path: Path) ->
     subprocess.run(run, check=True, env=os.environ | {"TORCH": "torch", "TORCH_INDEX": "INDEX"})
     pins = f"{REPOSITORY / 'constraints.txt'} " * 2
     assert log.read_text().splitlines() == [
+        f"{pins}-m pip install --quiet pip",
         f"{pins}-m pip install --quiet --extra-index-url INDEX torch",
         f"{pins}-m pip install --quiet --editable .[report]",
         f"{pins}-m pip check",
