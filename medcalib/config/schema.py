@@ -170,7 +170,16 @@ class TrainConfig(Closed):
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     step_epochs: Positive = Field(50, description="of the step schedule: times 0.1 after so many epochs")
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the network; auto: bf16 on a CUDA device that computes it, else fp32. Losses: float32"
+    )
+    channels_last: Literal["auto"] | bool = Field(
+        "auto", description="memory format of network and images; auto: channels last on CUDA"
+    )
+    compile: bool = Field(False, description="torch.compile the network for training; needs minutes and a C++ compiler")
+    deterministic: bool = Field(
+        True, description="the same numbers from the same seed on one GPU; false lets cuDNN try out what is fastest"
+    )
     device: Device = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0, le=64)] = 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from medcalib.config import TrainConfig
+from medcalib.engine.execution import precision_of
 from medcalib.errors import ConfigError
 
 
 def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, Adam or SGD with Nesterov momentum."""
+    """AdamW, Adam or SGD with Nesterov momentum; on CUDA torch's fused form, one kernel for all weights."""
+    parameters = list(parameters)
+    fused = True if all(parameter.is_cuda for parameter in parameters) else None
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -21,9 +25,23 @@ def build_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> 
             momentum=config.momentum,
             nesterov=config.momentum > 0,
             weight_decay=config.weight_decay,
+            fused=fused,
         )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, config.lr, weight_decay=config.weight_decay)
+    return kind(parameters, config.lr, weight_decay=config.weight_decay, fused=fused)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Continue from a saved state, which another kind of device or another memory format may have written.
+
+    Fused or not is this machine's choice; and a fused step wants its moments in the layout of their weights.
+    """
+    groups = zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    optimizer.load_state_dict(saved | {"param_groups": [old | {"fused": own["fused"]} for old, own in groups]})
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter).copy_(value)
 
 
 def build_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
@@ -46,6 +64,7 @@ def build_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> lr_
 
 def build_scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradScaler:
     """Loss scaling for fp16; does nothing otherwise."""
-    if config.precision == "fp16" and device.type != "cuda":
+    fp16 = precision_of(config, device) == "fp16"
+    if fp16 and device.type != "cuda":
         raise ConfigError("precision 'fp16' needs a CUDA device; use bf16 or fp32 on the CPU")
-    return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    return torch.amp.GradScaler(device.type, enabled=fp16)

@@ -29,6 +29,9 @@ _FREE = {
     ("data", "root"),
     ("train", "workers"),
     ("train", "device"),
+    ("train", "channels_last"),
+    ("train", "compile"),
+    ("train", "deterministic"),
     ("train", "cache"),
     ("train", "accumulate"),  # ranks x accumulate must stay: the state checks it
     ("train", "checkpoint_steps"),

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from medcalib import distributed
+from medcalib.engine.optimization import load_optimizer
 from medcalib.errors import CheckpointError, TrainingError
 from medcalib.losses import Objective
 
@@ -116,7 +117,9 @@ class State:
         self._check_batches(int(saved.get("batches_per_step", 1)))
         try:
             for name in _PARTS:
-                getattr(self, name).load_state_dict((own if name == "objective" else saved)[name])
+                if name != "optimizer":
+                    getattr(self, name).load_state_dict((own if name == "objective" else saved)[name])
+            load_optimizer(self.optimizer, saved["optimizer"])
             self.epoch, self.best = int(saved["epoch"]), float(saved["best"])
             self.bad_in_a_row = int(saved["bad_in_a_row"])
             self.progress = Progress(**saved.get("progress", {}))
@@ -157,7 +160,7 @@ class State:
     def check_weights(self) -> None:
         """Raises `TrainingError` where weights are not finite, or differ between ranks."""
         parameters = [parameter.detach() for parameter in self.model.parameters()]
-        if not all(bool(torch.isfinite(p).all()) for p in parameters):
+        if not bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all()):  # one wait for the device
             raise TrainingError("the weights are no longer finite; the last checkpoint is intact. Lower train.lr")
         if distributed.is_running():
             digest = hashlib.sha256()

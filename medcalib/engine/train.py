@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from medcalib.data.splits import Split
 from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.curves import Curves
+from medcalib.engine.execution import autocast, compiled, images_on_device, on_device, placed, reproducible
 from medcalib.engine.loader import EpochBatches, training_loader, validation_items
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
 from medcalib.engine.signals import Stop, listening
@@ -44,7 +45,7 @@ class Training:
     config: RunConfig
     out: Path
     state: State
-    network: nn.Module  # the model, which adds up gradients over ranks where there are several
+    network: nn.Module  # the model, perhaps compiled, which adds up gradients over ranks where there are several
     loader: DataLoader[Any]
     batches: EpochBatches
     validation: Any
@@ -76,10 +77,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
                 _write_folder(training, None if resume else split)
         if distributed.is_running():
             ids = None if device.index is None else [device.index]
-            training.network = DistributedDataParallel(training.state.model, device_ids=ids)
+            training.network = DistributedDataParallel(training.network, device_ids=ids)
         if training.state.epoch >= config.train.epochs:
             log.info("%s is complete already: %d epochs", out, training.state.epoch)
-        with training.status.recorded():
+        with training.status.recorded(), reproducible(config.train):
             _run(training)
     return folder.last_metrics(out)
 
@@ -97,7 +98,7 @@ def _prepared(config: RunConfig, out: Path, split: Split, device: torch.device, 
     torch.manual_seed(config.train.seed)
     validation, channels = validation_items(config, split["val"])
     loader, batches = training_loader(config, split["train"], channels)
-    model = folder.build_model(config, channels).to(device)
+    model = placed(folder.build_model(config, channels), config.train, device)
     optimizer = build_optimizer(config.train, model.parameters())
     schedule, scaler = build_schedule(config.train, optimizer), build_scaler(config.train, device)
     objective = config.build_objective().to(device)
@@ -108,7 +109,8 @@ def _prepared(config: RunConfig, out: Path, split: Split, device: torch.device, 
     if checkpoints.manifest["last"]:
         state.restore(checkpoints.load_last())
     status.epoch, status.step = state.epoch, state.progress.step
-    return Training(config, out, state, model, loader, batches, validation, checkpoints, status, curves, stop)
+    network = compiled(model, config.train)
+    return Training(config, out, state, network, loader, batches, validation, checkpoints, status, curves, stop)
 
 
 def _write_folder(training: Training, new: Split | None) -> None:
@@ -232,44 +234,57 @@ def _count_bad(state: State, bad: bool) -> None:
 
 
 def _step(training: Training, patches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float] | None:
-    """One optimizer step; None when the loss or a gradient is not finite on any rank, and then nothing is changed."""
+    """One optimizer step; None when the loss or a gradient is not finite on any rank, and then no weight is changed.
+
+    The host waits for the device once, to learn that; between accumulated batches that drive multipliers, too.
+    """
     state, config = training.state, training.config.train
     driven = config.multipliers == "train"
     state.optimizer.zero_grad(set_to_none=True)
-    values: dict[str, float] = {}
+    sums: dict[str, Tensor] = {}
     for left, (images, labels) in zip(reversed(range(len(patches))), patches, strict=True):
-        if driven and values:
-            state.objective.observe_remembered()  # of the batch before, whose loss was finite
         with _no_sync(training.network) if left else nullcontext():  # gradients meet once a step
-            parts = _backward(training, images.to(state.device), labels.to(state.device), len(patches))
-        if parts is None:
-            return None
-        for name, value in parts.items():
-            values[name] = values.get(name, 0.0) + value / len(patches)
+            for name, part in _backward(training, images, labels, len(patches)).items():
+                sums[name] = sums.get(name, torch.zeros_like(part)) + part / len(patches)
+        if driven and left:
+            if not _finite(_fetched(sums.values())):
+                return None
+            state.objective.observe_remembered()
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
-    finite = bool(torch.isfinite(norm))
-    if finite or state.scaler.is_enabled():
+    *values, norm_value = _fetched([*sums.values(), norm.double()])
+    finite = _finite([*values, norm_value])
+    if finite or (state.scaler.is_enabled() and _finite(values)):
         state.scaler.step(state.optimizer)  # leaves the weights alone when a scaled gradient overflowed
-    state.scaler.update()
+        state.scaler.update()
+    elif state.scaler.is_enabled():
+        state.scaler.update(state.scaler.get_scale())  # a smaller scale makes no loss finite
     if finite and driven:
         state.objective.observe_remembered()
-    return values if finite else None
+    return dict(zip(sums, values, strict=True)) if finite else None
 
 
-def _backward(training: Training, images: Tensor, labels: Tensor, of: int) -> dict[str, float] | None:
-    """Add the gradient of one of `of` batches; None, and no gradient, where the loss is not finite on any rank."""
+def _fetched(scalars: Iterable[Tensor]) -> list[float]:
+    """Scalars of the device, in one copy; NaN stands for those that are not finite on some rank."""
+    found = torch.stack(list(scalars))
+    bad = distributed.all_reduce_sum((~found.isfinite()).long())
+    return found.masked_fill(bad > 0, math.nan).tolist()
+
+
+def _finite(values: Iterable[float]) -> bool:
+    return all(math.isfinite(value) for value in values)
+
+
+def _backward(training: Training, images: Tensor, labels: Tensor, of: int) -> dict[str, Tensor]:
+    """Add the gradient of one of `of` batches; the parts of its loss, which nobody has waited for."""
     state, config = training.state, training.config.train
-    precision = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(config.precision)
-    with torch.autocast(images.device.type, precision, enabled=precision is not None):
+    images, labels = images_on_device(images, config, state.device), on_device(labels, state.device)
+    with autocast(config, state.device):
         logits = training.network(images)
     parts = state.objective.parts(logits, labels, images, remember=config.multipliers == "train")
-    values = {name: float(part.detach()) for name, part in parts.items()}
-    if distributed.any_rank(not all(math.isfinite(value) for value in values.values())):
-        return None
     loss = torch.stack(list(parts.values())).sum()
     state.scaler.scale(loss if of == 1 else loss / of).backward()  # type: ignore[no-untyped-call]
-    return values
+    return {name: part.detach().double() for name, part in parts.items()}
 
 
 def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
