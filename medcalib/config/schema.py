@@ -7,7 +7,7 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from medcalib.config.messages import shown
 from medcalib.config.unions import Choice, Closed, parameters_of, union
@@ -192,10 +192,21 @@ class TrainConfig(Closed):
         None,
         description="steps between checkpoints within an epoch; null: one an epoch, and one when a signal comes",
     )
-    tensorboard: bool = Field(False, description="also draw metrics.jsonl for TensorBoard (the extra `tensorboard`)")
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        (), description="services that get the numbers of metrics.jsonl too; each is an extra of that name"
+    )
     rank_timeout_s: Annotated[float, Field(gt=0, le=86400)] = Field(
         1800.0, description="how long a rank waits for the others before it ends"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, values: Any) -> Any:
+        """Run folders may hold `tensorboard: true`, which is a tracker now."""
+        if not isinstance(values, dict) or not isinstance(values.get("tensorboard"), bool):
+            return values
+        others = {key: value for key, value in values.items() if key != "tensorboard"}
+        return others | ({"trackers": (*others.get("trackers", ()), "tensorboard")} if values["tensorboard"] else {})
 
 
 class PredictConfig(Closed):

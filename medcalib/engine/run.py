@@ -35,7 +35,7 @@ _FREE = {
     ("train", "cache"),
     ("train", "accumulate"),  # ranks x accumulate must stay: the state checks it
     ("train", "checkpoint_steps"),
-    ("train", "tensorboard"),
+    ("train", "trackers"),
     ("train", "rank_timeout_s"),
     ("predict", "batch_size"),
 }

@@ -47,7 +47,7 @@ class Status:
             told = advice(error)
             if is_main() or (isinstance(told, RankError) and self._runs()):  # rank 0 may be the one that died
                 with suppress(OSError):  # a full disk must not hide the error itself
-                    self.write(_word(error), _reason(told))
+                    self.write(word_of(error), _reason(told))
             if told is error:
                 raise
             raise told from error
@@ -58,7 +58,8 @@ class Status:
         return bool(read_json(self.run / STATUS)["status"] == "running")
 
 
-def _word(error: BaseException) -> Word:
+def word_of(error: BaseException) -> Word:
+    """How an error ends a run."""
     if isinstance(error, PreemptedError):
         return "preempted"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

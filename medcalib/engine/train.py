@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,15 @@ from medcalib.config.dataset import cases_and_split
 from medcalib.data.splits import Split
 from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
-from medcalib.engine.curves import Curves
 from medcalib.engine.execution import autocast, compiled, images_on_device, on_device, placed, reproducible
 from medcalib.engine.loader import EpochBatches, training_loader, validation_items
+from medcalib.engine.multiplier_line import multipliers
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
+from medcalib.engine.provenance import Provenance
 from medcalib.engine.signals import Stop, listening
 from medcalib.engine.state import Progress, State
 from medcalib.engine.status import Status
+from medcalib.engine.tracking import Tracker, Trackers, shareable, wanted
 from medcalib.engine.validate import validate
 from medcalib.errors import PreemptedError, TrainingError
 
@@ -51,16 +53,17 @@ class Training:
     validation: Any
     checkpoints: Checkpoints
     status: Status
-    curves: Curves
     stop: Stop
+    trackers: Trackers = field(default_factory=lambda: Trackers(()))
 
 
-def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, Any]:
+def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequence[Tracker] = ()) -> dict[str, Any]:
     """Train as `config` says into the run folder `out`; returns the line of the last epoch.
 
     `resume` continues after the last whole checkpoint, or starts where there is none yet. Nothing is written before
     data, network and device are known to work. Started by torchrun, each process is a rank of one run. SIGTERM, SIGUSR1
-    or Ctrl-C end it after the step at work. Raises `ConfigError` for a folder that holds another run,
+    or Ctrl-C end it after the step at work. `followers` are told of each line, as `train.trackers` are.
+    Raises `ConfigError` for a folder that holds another run, `MissingExtraError` for a tracker that is not installed,
     `DataRefusedError` or `DataError` for bad data, `TrainingError` when the loss stays non-finite, `RankError` when
     another rank is gone, `PreemptedError` after a signal.
     """
@@ -70,17 +73,20 @@ def train(config: RunConfig, out: Path, *, resume: bool = False) -> dict[str, An
             logging.getLogger("medcalib").setLevel(logging.WARNING)
         resume = resume and (out / folder.CONFIG).exists()
         with distributed.together():
+            followers = [*wanted(config, out), *followers]
             split = _split(config, out, resume)
             training = _prepared(config, out, split, device, stop)
         with distributed.together():
             if distributed.is_main():
+                provenance = Provenance(out, config, device, split)
                 _write_folder(training, None if resume else split)
+                _follow(training, provenance, followers)
         if distributed.is_running():
             ids = None if device.index is None else [device.index]
             training.network = DistributedDataParallel(training.network, device_ids=ids)
         if training.state.epoch >= config.train.epochs:
             log.info("%s is complete already: %d epochs", out, training.state.epoch)
-        with training.status.recorded(), reproducible(config.train):
+        with training.status.recorded(), training.trackers.told_the_end(), reproducible(config.train):
             _run(training)
     return folder.last_metrics(out)
 
@@ -105,12 +111,12 @@ def _prepared(config: RunConfig, out: Path, split: Split, device: torch.device, 
     state = State(model, objective, optimizer, schedule, scaler, channels, device, config.train.accumulate)
     if distributed.rank():  # the weights become rank 0's, but dropout must differ
         torch.manual_seed(config.train.seed + distributed.rank())
-    checkpoints, status, curves = Checkpoints(out), Status(out), Curves(out, wanted=config.train.tensorboard)
+    checkpoints, status = Checkpoints(out), Status(out)
     if checkpoints.manifest["last"]:
         state.restore(checkpoints.load_last())
     status.epoch, status.step = state.epoch, state.progress.step
     network = compiled(model, config.train)
-    return Training(config, out, state, network, loader, batches, validation, checkpoints, status, curves, stop)
+    return Training(config, out, state, network, loader, batches, validation, checkpoints, status, stop)
 
 
 def _write_folder(training: Training, new: Split | None) -> None:
@@ -119,6 +125,13 @@ def _write_folder(training: Training, new: Split | None) -> None:
         folder.start(training.out, training.config, new)
     training.checkpoints.remove_abandoned()
     folder.truncate_metrics(training.out, training.state.epoch)
+
+
+def _follow(training: Training, provenance: Provenance, followers: Sequence[Tracker]) -> None:
+    """Write down the start, and tell all who follow."""
+    provenance.begin(training.state.epoch, training.state.progress.step)
+    training.trackers = Trackers([provenance, *followers])
+    training.trackers.start(shareable(training.config), provenance.summary())
 
 
 def _run(training: Training) -> None:
@@ -133,11 +146,12 @@ def _run(training: Training) -> None:
         line = {"epoch": number, **(state.progress.line or {})}
         if number % config.train.validate_every == 0 or number == config.train.epochs:
             line |= _validate(training, number)
+        line |= multipliers(state.objective, config.data.class_names)
         state.epoch, state.progress = number, Progress()
         with distributed.together():
             if distributed.is_main():
                 folder.append_metrics(training.out, line)
-                training.curves.add(line)
+                training.trackers.log(line, number)
         _save(training)
         log.info("%s", "  ".join(f"{k} {v:.4g}" for k, v in line.items() if isinstance(v, (int, float))))
 

@@ -131,7 +131,7 @@ def test_a_run_of_an_earlier_version_is_continued(phantom: Path, straight: Path,
         del saved[key]
     checkpoints.save_last(saved, 1)
     text = (run / "config.yaml").read_text().replace("epochs: 1", "epochs: 2")
-    for key in ("accumulate: 1", "checkpoint_steps: null", "tensorboard: false", "rank_timeout_s: 1800.0"):
+    for key in ("accumulate: 1", "checkpoint_steps: null", "trackers: []", "rank_timeout_s: 1800.0"):
         assert key in text
         text = text.replace(f" {key},", "").replace(f"  {key}\n", "")
     (run / "config.yaml").write_text(text)
