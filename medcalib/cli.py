@@ -11,6 +11,7 @@ import typer
 
 from medcalib.cli_bench import bench
 from medcalib.cli_calibrate import apply, calibrate, calibrators
+from medcalib.cli_compare import compare
 from medcalib.cli_maps import maps
 from medcalib.cli_score import merge, score
 from medcalib.cli_support import (
@@ -138,6 +139,7 @@ command(calibrators)
 command(score)
 command(merge)
 command(maps)
+command(compare)
 
 
 @command

@@ -58,7 +58,7 @@ def start(out: Path, config: RunConfig, split: Split) -> None:
 def check_same(out: Path, config: RunConfig) -> None:
     """Refuse to continue a run under another config; the message lists what differs."""
     before = load(out / CONFIG)
-    different = _differences(before.model_dump(), config.model_dump())
+    different = differences(before.model_dump(), config.model_dump())
     if different:
         listed = "\n".join(f"  {key}: the run has {old!r}, now {new!r}" for key, old, new in different)
         raise ConfigError(
@@ -66,14 +66,15 @@ def check_same(out: Path, config: RunConfig) -> None:
         )
 
 
-def _differences(
+def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> list[tuple[str, Any, Any]]:
+    """What two configs have differently, but for what may change between a run and its continuation."""
     found = []
     for key in sorted(old.keys() | new.keys()):
         here, a, b = (*path, key), old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += _differences(a, b, here)
+            found += differences(a, b, here)
         elif a != b and here not in _FREE:
             found.append((".".join(here), a, b))
     return found
