@@ -1,0 +1,50 @@
+"""The page: the same look as the report of scores, every text escaped, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medcalib import __version__
+from medcalib.report.comparison.figures import fronts, rank_diagrams, sweep_figures
+from medcalib.report.comparison.marks import places
+from medcalib.report.comparison.verdicts import RULE, judged, p_text, row_name
+from medcalib.report.html import _environment, _hash, _template_text
+
+Numbers = dict[str, Any]
+HIDDEN = ("root",)  # of the config: where data lies on one machine
+
+
+def page_html(results: Numbers, title: str = "Comparison of calibration methods") -> str:
+    """The page as one text, from the content of `results.json` alone."""
+    environment = _environment()
+    environment.globals |= {"row_name": row_name, "judged": judged, "p_text": p_text}
+    script = _template_text("script.js")
+    columns = results["columns"]
+    page: str = environment.get_template("comparison.html.j2").render(
+        title=title,
+        r=results,
+        columns=columns,
+        places={column["key"]: places(results["rows"], column) for column in columns},
+        facts=list(_flat(results["plan"]["config"])),
+        options={name: dict(_flat(options)) for name, options in results["plan"]["methods"].items()},
+        fronts=fronts(results),
+        diagrams=rank_diagrams(results),
+        sweeps=sweep_figures(results),
+        rule=RULE,
+        version=__version__,
+        style=_template_text("style.css"),
+        script=script,
+        script_hash=_hash(script),
+    )
+    return page.strip() + "\n"
+
+
+def _flat(value: Numbers, prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested options as dotted names, without what is null or empty."""
+    found: list[tuple[str, Any]] = []
+    for key, entry in value.items():
+        if key in HIDDEN or entry is None or entry in ({}, []):
+            continue
+        name = f"{prefix}{key}"
+        found += _flat(entry, f"{name}.") if isinstance(entry, dict) else [(name, entry)]
+    return found
