@@ -115,6 +115,10 @@ def _tell(out: Path, as_json: bool, outcome: Outcome | None) -> int:
     else:
         typer.echo(comparison_text(results))
         typer.echo(f"wrote {out / 'index.html'}")
-    for cell, error in ({} if outcome is None else outcome.failed).items():
+    if outcome is None:
+        return Exit.OK
+    for cell, error in outcome.failed.items():
         typer.echo(f"failed: {cell}: {error}", err=True)
-    return Exit.SOME_REFUSED if outcome is not None and outcome.failed else Exit.OK
+    for cell, refused in outcome.refused.items():
+        typer.echo(f"{cell}: {refused} cases were refused, see its scores.json", err=True)
+    return Exit.SOME_REFUSED if outcome.failed or outcome.refused else Exit.OK

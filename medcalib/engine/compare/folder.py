@@ -45,7 +45,7 @@ class CellFolder:
     def state(self) -> dict[str, Any]:
         """The content of cell.json; that of a new cell where there is none, or none that can be read."""
         new: dict[str, Any] = {"method": self.cell.label, "seed": self.cell.seed, "state": "new", "error": None}
-        new |= {"device": None, "seconds": {}, "weights_epoch": None, "peak_mib": None, "scores": {}}
+        new |= {"device": None, "seconds": {}, "weights_epoch": None, "peak_mib": None, "scores": {}, "refused": 0}
         try:
             found = read_json(self.path / "cell.json")
         except DataError:
@@ -57,8 +57,12 @@ class CellFolder:
         write_json(self.path / "cell.json", self.state() | changed)
 
     def unscored(self, calibrators: list[str]) -> list[str]:
-        """The rows that have no scores yet: `scores.json` is what `score` writes last."""
-        return [row for row in (NONE, *calibrators) if not (self.scores(row) / "scores.json").is_file()]
+        """The rows that have no scores yet."""
+        noted = self.state()["scores"]
+        return [row for row in (NONE, *calibrators) if row not in noted or not self._scored(row)]
+
+    def _scored(self, row: str) -> bool:
+        return (self.scores(row) / "scores.json").is_file()  # which is written last
 
     def is_done(self, calibrators: list[str]) -> bool:
         """Whether nothing is left to do."""

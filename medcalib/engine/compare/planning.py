@@ -9,7 +9,9 @@ from typing import Any
 
 from medcalib.config import RunConfig
 from medcalib.config.dataset import cases_and_split
+from medcalib.data.splits import Split
 from medcalib.distributed import resolve_device
+from medcalib.engine.calibrate import SPLIT as FITTED_ON
 from medcalib.engine.compare.methods import Methods, read_methods
 from medcalib.engine.compare.plan import PLAN, Plan, ScoredSplit, read_plan, shared
 from medcalib.engine.fitting import parsed_options
@@ -37,19 +39,16 @@ def planned(base: RunConfig, request: Request, out: Path) -> Plan:
     Raises `ConfigError` with every mistake at once, or with what differs from the plan that is there;
     `DataRefusedError` with every problem of the data.
     """
-    before = read_plan(out) if (out / PLAN).exists() else None
-    if before is None and out.exists() and any(out.iterdir()):
+    others = out.exists() and any(not path.name.startswith(".tmp-") for path in out.iterdir())
+    before = read_plan(out) if (out / PLAN).exists() else None  # looked for second: another shard may be beginning
+    if before is None and others:
         raise ConfigError(f"{out} holds files and no {PLAN}; choose a new folder for the comparison")
     asked = read_methods(base, request.losses, request.methods, request.sweeps)
     problems = [*asked.problems, *_problems(request, asked, before)]
     if problems:
         raise ConfigError("\n".join(problems))
     plan = _new(base, request, asked) if before is None else _extended(before, base, request, asked, out)
-    if not cases_and_split(base)[plan.split]:
-        raise ConfigError(
-            f"the split {plan.split} holds no case; give `split` a larger share, or score the validation cases by "
-            "--split val"
-        )
+    _check_cases(plan, cases_and_split(base))
     return plan
 
 
@@ -81,6 +80,13 @@ def _problems(request: Request, asked: Methods, before: Plan | None) -> list[str
     if request.reference is not None and request.reference not in labels and not asked.problems:
         found.append(f"--reference {request.reference}: no such method; known: {', '.join(labels)}")
     return found
+
+
+def _check_cases(plan: Plan, split: Split) -> None:
+    if not split[plan.split]:
+        raise ConfigError("no case is held out as test; give `split` such a share, or score by --split val")
+    if plan.split == FITTED_ON and plan.calibrators and len({case.patient_id for case in split[FITTED_ON]}) < 2:
+        raise ConfigError("calibrators of --split val are cross-fitted by patient, which needs two or more of them")
 
 
 def _new(base: RunConfig, request: Request, asked: Methods) -> Plan:
@@ -117,6 +123,7 @@ def _extended(before: Plan, base: RunConfig, request: Request, asked: Methods, o
         sweeps[name] = _in_order(name, [*sweeps.get(name, []), *labels], {**before.methods, **asked.options})
     return replace(
         before,
+        config=shared(base),  # with its paths and workers, which may change
         methods={**before.methods, **asked.options},
         sweeps=sweeps,
         seeds=list(dict.fromkeys([*before.seeds, *request.seeds])),

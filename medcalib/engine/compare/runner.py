@@ -41,10 +41,12 @@ class Options:
 
 @dataclass
 class Outcome:
-    """The cells of a call: those with scores now, and those that failed with their errors."""
+    """The cells of a call: those with scores now, those that failed with their errors, and how many cases were refused
+    in those that are done."""
 
     done: list[CellId] = field(default_factory=list)
     failed: dict[CellId, str] = field(default_factory=dict)
+    refused: dict[CellId, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -107,6 +109,9 @@ class _Runner:
         if self.interrupted:
             left = len(self.waiting)
             raise PreemptedError(f"stopped with {left} cells left; the same command continues there")
+        for cell in self.outcome.done:
+            if refused := self._folder(cell).state()["refused"]:
+                self.outcome.refused[cell] = refused
         return self.outcome
 
     def _folder(self, cell: CellId) -> CellFolder:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +44,14 @@ class Rows:
     kept: Mapping[str, Path]
 
 
+class Scored(NamedTuple):
+    """The epoch of the weights, how many cases were refused in some row, and seconds by row and of `predict`."""
+
+    epoch: int
+    refused: int
+    seconds: Mapping[str, float]
+
+
 @dataclass
 class _Row:
     """A row at work: what repairs its logits, how it is scored, what was refused so far and how long it took."""
@@ -58,8 +66,8 @@ class _Row:
 
 def score_rows(
     run: Path, config: RunConfig, device: torch.device, rows: Rows, *, split: str, weights: Weights
-) -> tuple[int, dict[str, float]]:
-    """Score the cases of `split` in every row; returns the epoch of the weights, and seconds by row and `predict`.
+) -> Scored:
+    """Score the cases of `split` in every row.
 
     A case whose files are refused is recorded with its reason, the others go on. Raises `ConfigError` for a calibrator
     that was fitted to other weights, or on patients of the split without cross-fitting.
@@ -86,7 +94,8 @@ def score_rows(
     for row in working.values():
         _finish(row, config, cases, split)
     took = {"predict": predicting, **{name: row.seconds for name, row in working.items()}}
-    return int(entry["epoch"]), {name: round(seconds, 3) for name, seconds in took.items()}
+    refused = {entry["case"] for row in working.values() for entry in row.refused}
+    return Scored(int(entry["epoch"]), len(refused), {name: round(seconds, 3) for name, seconds in took.items()})
 
 
 def _prepared(

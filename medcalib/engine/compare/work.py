@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from medcalib.engine.calibrate import SPLIT as FITTED_ON
 from medcalib.engine.calibrate import calibrate
 from medcalib.engine.compare.folder import NONE, CellFolder
 from medcalib.engine.compare.plan import Plan, read_plan
-from medcalib.engine.compare.scoring import Rows, score_rows
+from medcalib.engine.compare.scoring import Rows, Scored, score_rows
 from medcalib.engine.run import METRICS, SPLIT, cases_of, check_same
 from medcalib.engine.status import STATUS
 from medcalib.engine.train import train
@@ -43,8 +42,8 @@ def work(out: Path, folder: CellFolder, device: str, root: str | None, *, keep: 
     if wanted:
         files = {row: None if row == NONE else folder.calibrator(row) for row in wanted}
         rows = Rows(files, {row: folder.scores(row) for row in wanted}, _kept(folder, wanted) if keep else {})
-        epoch, took = score_rows(folder.run, config, chosen, rows, split=plan.split, weights=plan.weights)
-        _note(folder, took, epoch, wanted)
+        scored = score_rows(folder.run, config, chosen, rows, split=plan.split, weights=plan.weights)
+        _note(folder, scored, wanted)
     if problems:
         raise ConfigError("\n".join(f"{name}: {problem}" for name, problem in problems.items()))
 
@@ -54,12 +53,12 @@ def _trained(config: RunConfig, folder: CellFolder, device: torch.device) -> Non
     if run.exists() and not (run / SPLIT).is_file():
         shutil.rmtree(run)  # a process was killed while it made the folder
     if (run / STATUS).is_file() and read_json(run / STATUS)["status"] == "finished":
-        check_same(run, config)
-        return
-    train(config, run, resume=True)
-    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+        check_same(run, config)  # not loaded again only to see that no epoch is left
+    else:
+        train(config, run, resume=True)
+        if device.type == "cuda":
+            folder.write(peak_mib=round(torch.cuda.max_memory_allocated(device) / 2**20, 1))
     _seconds(folder, train=_of_steps(run))
-    folder.write(peak_mib=peak)
 
 
 def _fitted(name: str, plan: Plan, config: RunConfig, folder: CellFolder) -> str | None:
@@ -91,15 +90,18 @@ def _kept(folder: CellFolder, rows: list[str]) -> dict[str, Path]:
     return {row: folder.predictions(row) for row in rows}
 
 
-def _note(folder: CellFolder, took: Mapping[str, float], epoch: int, rows: list[str]) -> None:
+def _note(folder: CellFolder, scored: Scored, rows: list[str]) -> None:
     """Into cell.json: seconds of every row that was scored, and where its scores are."""
-    before = folder.state()["seconds"]
+    state = folder.state()
+    seconds, took = state["seconds"], scored.seconds
     for row in rows:
         if row == NONE:
-            _seconds(folder, predict=took["predict"], score=took[NONE])
+            seconds |= {"predict": took["predict"], "score": took[NONE]}
         else:
-            _seconds(folder, **{row: {**before.get(row, {}), "apply and score": took[row]}})
-    folder.write(weights_epoch=epoch, scores=folder.state()["scores"] | {row: folder.scores(row).name for row in rows})
+            seconds[row] = {**seconds.get(row, {}), "apply and score": took[row]}
+    where = state["scores"] | {row: folder.scores(row).name for row in rows}
+    refused = max(scored.refused, state["refused"])
+    folder.write(weights_epoch=scored.epoch, seconds=seconds, scores=where, refused=refused)
 
 
 def _seconds(folder: CellFolder, **took: Any) -> None:
