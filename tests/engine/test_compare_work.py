@@ -65,10 +65,10 @@ def test_scores_are_those_of_predict_and_score(tiny: RunConfig, tmp_path: Path) 
 def test_the_same_cell_again_gives_the_same_numbers(tiny: RunConfig, tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
-        folder = begun(tiny, tmp_path / name, "vector")
+        folder = begun(tiny, tmp_path / name, "temperature")
         work(tmp_path / name, folder, "cpu", None)
         assert not folder.predictions("none").exists()
-        found.append([numbers(folder, row) for row in ("none", "vector")])
+        found.append([numbers(folder, row) for row in ("none", "temperature")])
     assert found[0] == found[1]
     assert_same_runs(*(CellFolder(tmp_path / name, CELL).run for name in ("a", "b")))
 
