@@ -134,11 +134,16 @@ def test_a_cell_that_another_process_works_on_is_waited_for(
     assert caplog.text.count("a seed 0: waiting for process 1 on elsewhere") == 1
 
 
-def test_a_busy_cell_is_tried_again_and_a_preempted_one_ends_the_call(
+def test_a_busy_cell_is_tried_again_after_the_others(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = f"import os, sys\nif not os.path.exists('{tmp_path}/x'): open('{tmp_path}/x', 'w'); sys.exit(73)\n"
-    stand_in(monkeypatch, a0=once + DONE, b1="import sys; sys.exit(75)")
+    stand_in(monkeypatch, a0=once + DONE)
+    assert run_cells(plan, tmp_path, Options(["cpu"])).done == [*plan.cells()[1:], ("a", 0)]
+
+
+def test_a_cell_that_was_told_to_end_ends_the_call(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, b1="import sys; sys.exit(75)")
     with pytest.raises(PreemptedError, match="1 cells left"):
         run_cells(plan, tmp_path, Options(["cpu"]))
     assert [CellFolder(tmp_path, cell).is_done([]) for cell in plan.cells()] == [True, True, True, False]
