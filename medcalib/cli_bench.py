@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medcalib.cli_support import AsJson, Config, Data, Set, echo_json, guarded, load_config
-from medcalib.errors import Exit
+from medcalib.cli_support import AsJson, Data, Set, echo_json, guarded, load_config
+from medcalib.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from medcalib.engine.bench import Bench
@@ -70,18 +70,33 @@ def _losses(
 
 
 def _train(
-    config: Config,
+    config: Annotated[
+        str | None, typer.Argument(help="A YAML config, or a shipped one's name; with --synthetic: flare22.")
+    ] = None,
     data: Data = None,
     losses: Annotated[str, typer.Option(help="Losses to compare; ratios are against the first.")] = "ce,nacl,crac",
     steps: Annotated[int, typer.Option(min=1, help="Steps that are measured, after 2 that are not.")] = 20,
+    synthetic: Annotated[
+        str | None, typer.Option(help="Size of patches that are made up, as in 128x128x128; no dataset is read.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=2, max=255, help="Of --synthetic; 4 unless given.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Of --synthetic; 2 unless given.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Of the images of --synthetic; 1 unless given.")] = None,
+    device: Annotated[str | None, typer.Option(help="In place of train.device.")] = None,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> int:
-    """What share of a training step goes to data, network, loss and optimizer."""
+    """What share of a training step goes to data, network, loss and optimizer; voxels a second, memory, GPU at work."""
+    from medcalib.engine.bench_synthetic import chosen
     from medcalib.engine.bench_train import bench_steps
 
+    made = chosen(synthetic, classes=classes, batch=batch, channels=channels)
+    if config is None and made is None:
+        raise ConfigError("name a config, or the size of made-up patches with --synthetic 128x128x128")
+    options = [*(made.overrides() if made else ()), *(set_ or ()), *([f"train.device={device}"] if device else ())]
     names = list(dict.fromkeys(losses.split(",")))
-    found = bench_steps({name: load_config(config, set_, data, name) for name in names}, steps)
+    configs = {name: load_config(config or "flare22", options, data, name) for name in names}
+    found = bench_steps(configs, steps, made)
     if as_json:
         echo_json(found)
     else:
@@ -97,21 +112,21 @@ def _train_text(found: dict[str, Any]) -> str:
     from medcalib.report.text import number, table
 
     heads = ("data_ms", "forward_ms", "loss_ms", "backward_ms", "optimizer_ms", "step_ms")
-    rows = [
-        [
-            name,
-            *(number(row[head], 1) for head in heads),
-            f"{row['loss_ms'] / row['step_ms']:.1%}",
-            number(row["ratio"], 3),
-            number(row["peak_mib"], 0),
-        ]
-        for name, row in found["losses"].items()
-    ]
-    facts = ", ".join(f"{key} {value}" for key, value in found.items() if key != "losses")
+    rows, runs = [], []
+    for name, row in found["losses"].items():
+        share, times = f"{row['loss_ms'] / row['step_ms']:.1%}", (number(row[head], 1) for head in heads)
+        rows.append([name, *times, share, number(row["ratio"], 3), number(row["peak_mib"], 0)])
+        speed = number(row["voxels_per_s"] / 1e6, 2)
+        runs.append([name, number(row["run_ms"], 1), number(row["run_ratio"], 3), speed, number(row["gpu_percent"], 0)])
+    facts = ", ".join(f"{key} {value}" for key, value in found.items() if key != "losses" and value is not None)
     names = [head.removesuffix("_ms") + " ms" for head in heads]
     first = next(iter(found["losses"]))
-    shown = table(rows, ["", *names, "loss / step", f"step / {first}", "peak MiB"])
-    return f"{facts}\n\n{shown}\n\nmedians; step: without data, whose wait a loader's workers can hide"
+    phases = table(rows, ["", *names, "loss / step", f"step / {first}", "peak MiB"])
+    in_a_row = table(runs, ["in a row", "ms", f"ms / {first}", "million voxels / s", "GPU busy %"])
+    notes = (
+        "medians; step: without data, whose wait a loader's workers can hide; in a row: without waits between phases"
+    )
+    return f"{facts}\n\n{phases}\n\n{in_a_row}\n\n{notes}"
 
 
 def _text(found: Bench, shapes: dict[str, Shape]) -> str:

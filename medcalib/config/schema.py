@@ -183,7 +183,10 @@ class TrainConfig(Closed):
     device: Device = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     workers: Annotated[int, Field(ge=0, le=64)] = 0
-    cache: Literal["memory", "none"] = "memory"
+    cache: Literal["memory", "disk", "none"] = Field(
+        "memory", description="where preprocessed volumes are kept; disk: in cache_dir, for this and all later runs"
+    )
+    cache_dir: str | None = Field(None, description="folder of `cache: disk`; it holds copies of your images")
     multipliers: Literal["validation", "train"] = Field(
         "validation", description="data that drives terms with state (cals_*, crac, adafocal, schedules)"
     )

@@ -1,10 +1,11 @@
-"""Preprocessed cases, cached by MONAI, and seeded batches of patches."""
+"""Preprocessed cases, kept in memory by MONAI or on disk, and seeded batches of patches."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from torch.utils.data import DataLoader
 
 from medcalib import distributed
 from medcalib.config import RunConfig
+from medcalib.data.cache import THREADS, DiskCached
 from medcalib.data.case import Case
 from medcalib.data.intensity import INTENSITIES
 from medcalib.data.load import load_case
 from medcalib.data.transforms import Item, PatchSampler, Preprocess
 from medcalib.engine.shared_memory import batch_bytes, require_shared_memory
 from medcalib.engine.signals import obey_parent_only
-from medcalib.errors import DataError
+from medcalib.errors import ConfigError, DataError
 
 Draw = tuple[int, int]  # index of the case, seed of the patch
 
@@ -37,6 +39,15 @@ class LoadPreprocessed(Transform):  # type: ignore[misc]
 
     def __call__(self, case: Case) -> Item:
         return self.preprocess(load_case(case, self.label_map, nonfinite=self.nonfinite))
+
+    @staticmethod
+    def settings(config: RunConfig) -> dict[str, Any]:
+        """All of a config that an item depends on."""
+        data = config.data.model_dump(mode="json", include={"labels", "ignore_label", "nonfinite"})
+        return {
+            "data": data | {"labels": list(data["labels"].values())},
+            "of": config.preprocess.model_dump(mode="json"),
+        }
 
 
 class Uncached(torch.utils.data.Dataset[Item]):
@@ -62,15 +73,19 @@ def preprocess_of(config: RunConfig) -> Preprocess:
 def preprocessed(config: RunConfig, cases: Sequence[Case]) -> Any:
     """A dataset of preprocessed items, read once and kept in memory unless the config says otherwise.
 
-    Raises the `DataError` of the first case that is refused.
+    Raises the `DataError` of the first case that is refused, and `ConfigError` for a cache folder of no use.
     """
     transform = LoadPreprocessed(config)
     if config.train.cache == "none":
         return Uncached(cases, transform)
+    if config.train.cache == "disk":
+        if config.train.cache_dir is None:
+            raise ConfigError("train.cache: disk needs a folder; name it with --set train.cache_dir=DIR")
+        return DiskCached(cases, transform, Path(config.train.cache_dir), transform.settings(config))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return CacheDataset(list(cases), transform, num_workers=1, progress=False, copy_cache=False)
+            return CacheDataset(list(cases), transform, num_workers=THREADS, progress=False, copy_cache=False)
     except RuntimeError as error:
         raise data_error_behind(error) from error
 

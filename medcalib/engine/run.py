@@ -33,6 +33,7 @@ _FREE = {
     ("train", "compile"),
     ("train", "deterministic"),
     ("train", "cache"),
+    ("train", "cache_dir"),
     ("train", "accumulate"),  # ranks x accumulate must stay: the state checks it
     ("train", "checkpoint_steps"),
     ("train", "trackers"),

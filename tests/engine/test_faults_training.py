@@ -129,6 +129,62 @@ def test_half_precision_scaling_backs_off_and_settles(
     assert all(value.isfinite().all() for value in saved["model"].values())
 
 
+@pytest.mark.parametrize(("dtype", "skipped"), [(torch.bfloat16, 0), (torch.float16, 1)])
+def test_65_logits_of_70000_in_half_precision(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, skipped: int
+) -> None:
+    """What half precision can hold gives a finite loss, in float32; what overflows is a step skipped and counted."""
+    original, steps = module.folder.build_model, []
+
+    class Loud(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(images)
+            if self.training:
+                steps.append(1)
+                factor = 7e4 if len(steps) == 2 else 1.0
+                logits = (logits / logits.detach().abs().clamp_min(1e-3) * factor).to(dtype)
+            return logits
+
+    monkeypatch.setattr(module.folder, "build_model", lambda *args: Loud(original(*args)))
+    train(changed(tiny, epochs=1), tmp_path / "run")
+    (line,) = lines(tmp_path / "run")
+    assert line["skipped_steps"] == skipped
+    assert (line["loss"] > 1e3) is (skipped == 0)
+    assert all(value.isfinite().all() for value in Checkpoints(tmp_path / "run").load_last()["model"].values())
+
+
+def test_a_bad_loss_leaves_the_loss_scale_alone(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only an overflow of scaled gradients halves it: no scale makes a loss finite that is not."""
+    monkeypatch.setattr(module, "build_scaler", lambda *_: torch.amp.GradScaler("cpu", init_scale=8.0))
+    original, calls = Objective.parts, []
+
+    def poisoned(self: Objective, *args: Any, **options: Any) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        factor = float("inf") if len(calls) in (1, 3) else 1.0
+        return {name: factor * part for name, part in original(self, *args, **options).items()}
+
+    monkeypatch.setattr(Objective, "parts", poisoned)
+    train(changed(tiny, epochs=2), tmp_path / "run")
+    assert [line["skipped_steps"] for line in lines(tmp_path / "run")] == [2, 0]
+    assert Checkpoints(tmp_path / "run").load_last()["scaler"]["scale"] == 8.0
+
+
+def test_the_host_waits_for_the_device_once_a_step(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value that the loop reads comes by the one place that fetches, also of accumulated batches."""
+    original, fetched = module._fetched, []
+    monkeypatch.setattr(module, "_fetched", lambda scalars: fetched.append(1) or original(scalars))
+    train(changed(tiny, epochs=1, accumulate=2), tmp_path / "run")
+    assert len(fetched) == 3
+
+
 def test_weights_that_are_not_finite_are_not_saved(
     tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,11 +256,11 @@ def test_a_killed_loader_worker_names_shared_memory(
     assert status(tmp_path / "run") == "failed"
 
 
-@pytest.mark.parametrize("cache", ["memory", "none"])
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
 def test_the_data_folder_is_only_read(tiny: RunConfig, phantom: Path, tmp_path: Path, cache: str) -> None:
     def stamps() -> dict[str, tuple[int, int]]:
         return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in [phantom, *phantom.rglob("*")]}
 
     before = stamps()
-    train(changed(tiny, epochs=1, cache=cache, workers=1), tmp_path / "run")
+    train(changed(tiny, epochs=1, cache=cache, cache_dir=str(tmp_path / "cache"), workers=1), tmp_path / "run")
     assert stamps() == before

@@ -85,7 +85,10 @@ def test_the_seed_and_nothing_else_decides(tiny: RunConfig, tmp_path: Path) -> N
     train(tiny, tmp_path / "a")
     train(changed(tiny, workers=2, cache="none"), tmp_path / "b")
     train(changed(tiny, seed=1), tmp_path / "c")
+    train(changed(tiny, workers=1, cache="disk", cache_dir=str(tmp_path / "cache")), tmp_path / "d")
+    assert len(list((tmp_path / "cache").iterdir())) == 8  # of training and validation
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "d"))
     assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
@@ -158,6 +161,10 @@ def test_a_complete_run_that_is_resumed_returns_its_last_line(tiny: RunConfig, t
 def test_what_cannot_work_is_refused_before_anything_is_written(tiny: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="fp16' needs a CUDA device"):
         train(changed(tiny, precision="fp16", device="cpu"), tmp_path / "a")
+    with pytest.raises(ConfigError, match="disk needs a folder; name it with --set train.cache_dir=DIR"):
+        train(changed(tiny, cache="disk"), tmp_path / "d")
+    with pytest.raises(ConfigError, match="train.cache_dir: /dev/null cannot be made"):
+        train(changed(tiny, cache="disk", cache_dir="/dev/null"), tmp_path / "e")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="'cuda' was asked for"):
             train(changed(tiny, device="cuda"), tmp_path / "b")
