@@ -98,13 +98,17 @@ def train(
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last checkpoint.")] = False,
 ) -> int:
-    """Train a network; OUT becomes a run folder. SIGTERM, SIGUSR1 and Ctrl-C end it after a step, with code 75."""
+    """Train a network; OUT becomes a run folder, whose progress.html shows the curves meanwhile.
+
+    SIGTERM, SIGUSR1 and Ctrl-C end it after a step, with code 75.
+    """
     loaded = load_config(config, set_, data, loss)
     from medcalib.distributed import is_main
     from medcalib.engine.train import train as run_training
+    from medcalib.report.run_page import RunPage
 
     try:
-        run_training(loaded, out, resume=resume)
+        run_training(loaded, out, resume=resume, followers=[RunPage(out)])
     except PreemptedError as stopped:
         typer.echo(str(stopped), err=True)
         return Exit.PREEMPTED

@@ -16,6 +16,7 @@ from medcalib.engine.train import train
 from medcalib.errors import MissingExtraError
 from medcalib.report import build_report
 from medcalib.report.maps import write_maps
+from medcalib.report.run_page import RunPage
 from medcalib.report.text import score_text
 from medcalib.report.underlays import underlays
 
@@ -37,8 +38,9 @@ def run_demo(out: Path) -> Path:
     for method, loss in METHODS.items():
         config = load(bundled()["phantom"], data=str(data), overrides=[f"loss={loss}"])
         log.info("training %s in %s", method, out / method)
-        train(config, out / method / "run", resume=True)
-        folders.append(_evaluated(config, out / method, out / method / "run"))
+        run = out / method / "run"
+        train(config, run, resume=True, followers=[RunPage(run)])
+        folders.append(_evaluated(config, out / method, run))
     log.info("temperature scaling of ce, fitted on its validation patients")
     run, file = out / "ce" / "run", out / "ce" / "temperature.safetensors"
     calibrate(run, file, weights="last")

@@ -106,9 +106,12 @@ def _cpu() -> str | None:
 
 
 def _driver() -> str | None:
-    """Version of the NVIDIA driver, as Linux tells it."""
     with suppress(OSError):
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-        found = re.search(r"Kernel Module\D*(?:x86_64|aarch64)?\s+(\d+\.[\d.]+)", text)
-        return found[1] if found else None
+        return driver_of(Path("/proc/driver/nvidia/version").read_text(encoding="utf-8"))
     return None
+
+
+def driver_of(text: str) -> str | None:
+    """The version in what Linux tells of the NVIDIA driver: the first of its first line that has a dot."""
+    found = re.search(r"Kernel Module.*?\s(\d+\.[\d.]*\d)\s", text)
+    return found[1] if found else None

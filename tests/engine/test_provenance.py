@@ -22,7 +22,7 @@ from medcalib.data.case import Case
 from medcalib.engine import fingerprints as prints
 from medcalib.engine.multiplier_line import multipliers
 from medcalib.engine.provenance import Provenance, config_sha256
-from medcalib.engine.surroundings import command, source
+from medcalib.engine.surroundings import command, driver_of, source
 from medcalib.engine.train import train
 from medcalib.errors import CheckpointError, DataRefusedError, PreemptedError
 from medcalib.losses import build
@@ -204,6 +204,18 @@ def test_a_checkout_tells_its_commit_and_whether_it_was_changed(tmp_path: Path) 
     assert source(package) == {"commit": head.stdout.strip(), "dirty": False}
     (package / "a.py").write_text("changed")
     assert source(package) == {"commit": head.stdout.strip(), "dirty": True}
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024", "535.183.01"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build", "570.86.15"),
+        ("something else 1.2 ", None),
+    ],
+)
+def test_the_driver_is_read_from_both_kinds_of_module(line: str, version: str | None) -> None:
+    assert driver_of(f"{line}\nGCC version: gcc version 12.2.0 (Debian)\n") == version
 
 
 NAMES = ("background", "RV", "LV")
