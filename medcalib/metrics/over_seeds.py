@@ -132,7 +132,7 @@ def _exact(values: Array) -> tuple[Array, float]:
 
 
 def over_patients_of(case_values: Array, owners: Sequence[int], patients: int) -> Array:
-    """Mean of the cases of each patient, (N, ...) -> (P, ...); NaN where a patient has a case without a value or none."""
+    """Mean of the cases of each patient, (N, ...) -> (P, ...); NaN where one has no value."""
     sums = np.zeros((patients, *case_values.shape[1:]))
     np.add.at(sums, list(owners), case_values)
     counts = np.bincount(list(owners), minlength=patients).astype(float)
