@@ -238,6 +238,6 @@ def test_a_running_cell_and_a_foreign_folder_are_not_read(tmp_path: Path) -> Non
     ],
 )
 def test_a_broken_plan_is_refused(tmp_path: Path, change: dict[str, Any], told: str) -> None:
-    write_plan(tmp_path, {"ce": {"name": "ce"}}, [0], **{"reference": None, **change})
+    write_plan(tmp_path, {"ce": {"name": "ce"}}, [0], {"reference": None, **change})
     with pytest.raises(DataError, match=told):
         write_comparison(tmp_path)
