@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
+from scipy.stats import rankdata, wilcoxon
 
 from medcalib.metrics.intervals import MIN_PATIENTS, Interval, _bootstrap
 
 Array = NDArray[np.float64]
 Kind = Literal["mean", "ece", "ace"]
-PART = 64  # estimates bootstrapped together: memory
+ENUMERATED = 13  # up to as many patients, scipy takes all signs where differences tie or are 0
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Tables:
     @property
     def patients(self) -> int:
         """P."""
-        return self.sums.shape[1]
+        return int(self.sums.shape[1])
 
     def values(self) -> Array:
         """The number of each model over all patients once, (M,)."""
@@ -132,7 +132,7 @@ def _exact(values: Array) -> tuple[Array, float]:
 
 
 def over_patients_of(case_values: Array, owners: Sequence[int], patients: int) -> Array:
-    """Mean of the cases of each patient, (N, ...) -> (P, ...); NaN where a patient has a case without a value or none."""
+    """Mean of the cases of each patient, (N, ...) -> (P, ...); NaN where one has no value."""
     sums = np.zeros((patients, *case_values.shape[1:]))
     np.add.at(sums, list(owners), case_values)
     counts = np.bincount(list(owners), minlength=patients).astype(float)
@@ -148,4 +148,17 @@ def signed_rank(first: Array, second: Array) -> tuple[float | None, int]:
     """
     differences = second - first
     differences = differences[np.isfinite(differences)]
-    return (float(wilcoxon(differences).pvalue) if differences.any() else None), len(differences)
+    if not differences.any():
+        return None, len(differences)
+    if len(differences) <= ENUMERATED and len({0.0, *np.abs(differences)}) <= len(differences):
+        return _enumerated(differences[differences != 0]), len(differences)
+    return float(wilcoxon(differences).pvalue), len(differences)
+
+
+def _enumerated(differences: Array) -> float:
+    """p over all signs, as scipy has it where few patients tie (n of them: 2^n sums), a hundred times as fast."""
+    ranks = rankdata(np.abs(differences))
+    signs = np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks)) & 1
+    sums = signs @ ranks
+    seen = ranks[differences > 0].sum()
+    return float(min(1.0, 2 * min((sums <= seen).mean(), (sums >= seen).mean())))

@@ -53,9 +53,11 @@ def write_cell(out: Path, method: str, seed: int, looks: Mapping[str, tuple[floa
     return folder
 
 
-def write_plan(out: Path, methods: Mapping[str, Any], seeds: Sequence[int], **more: Any) -> None:
-    """`compare.json`."""
+def write_plan(
+    out: Path, methods: Mapping[str, Any], seeds: Sequence[int], change: Mapping[str, Any] | None = None, **more: Any
+) -> None:
+    """`compare.json`; `change` takes the place of any key."""
     config = {"data": {"root": "/somewhere/data"}, "train": {"epochs": 3}}
     plan = {"version": 1, "config": config, "methods": dict(methods), "sweeps": {}, "seeds": list(seeds)}
     plan |= {"calibrators": [], "split": "test", "weights": "best", "reference": next(iter(methods))}
-    write_json(out / "compare.json", plan | more)
+    write_json(out / "compare.json", plan | more | dict(change or {}))

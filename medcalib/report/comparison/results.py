@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medcalib import __version__
 from medcalib.metrics.over_seeds import Contrast, Estimate, estimates, over_patients_of
@@ -20,6 +21,7 @@ from medcalib.report.comparison.study import Entry, RowKey, Study
 from medcalib.report.comparison.sweeps import sweep_values
 from medcalib.report.comparison.verdicts import verdicts
 
+Array = NDArray[np.float64]
 Numbers = dict[str, Any]
 VERSION = 1
 EXPLANATION = {
@@ -59,7 +61,7 @@ def results_of(study: Study) -> Numbers:
         "ranks": {calibrator: ranking(study, calibrator, columns, per_column) for calibrator in study.plan.calibrators},
         "pareto": pareto(rows),
         "sweeps": sweep_values(study.plan),
-        "cells": [_cell(entry, k) for k, entry in enumerate(_with_values(study, columns))],
+        "cells": [_cell(entry, numbers) for entry, numbers in _with_values(study, columns)],
         "missing": _missing(study),
     }
     found["verdicts"] = verdicts(found)
@@ -93,29 +95,22 @@ def _column(study: Study, column: Column, index: dict[tuple[str, str, int], int]
         "models": models,
         "by_patient": by_patient,
         "rows": {
-            key: _value(column, key, models[key], estimate, values, case_values, study)
+            key: _value(estimate, values[list(models[key])], _absent(study, key, case_values))
             for key, estimate in zip(study.row_keys, found, strict=False)
         },
         "differences": {(pair.reference, pair.row): entry for pair, entry in zip(pairs, tested, strict=True)},
     }
 
 
-def _value(
-    column: Column,
-    key: RowKey,
-    models: tuple[int, ...],
-    estimate: Estimate,
-    values: np.ndarray,
-    case_values: np.ndarray,
-    study: Study,
-) -> Numbers:
-    mine = [k for k, e in enumerate(study.models) if (e.method, e.calibrator) == key]
-    return {
-        **estimate._asdict(),
-        "sd": float(values[list(models)].std(ddof=1)) if len(models) > 1 else None,
-        "n_seeds": len(models),
-        "absent": int(np.isnan(case_values[mine]).sum()),
-    }
+def _value(estimate: Estimate, values: Array, absent: int) -> Numbers:
+    """A number of the table; `values` are those of its seeds."""
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    return {**estimate._asdict(), "sd": sd, "n_seeds": len(values), "absent": absent}
+
+
+def _absent(study: Study, key: RowKey, case_values: Array) -> int:
+    mine = [k for k, entry in enumerate(study.models) if (entry.method, entry.calibrator) == key]
+    return int(np.isnan(case_values[mine]).sum())
 
 
 def _row(study: Study, key: RowKey, per_column: Numbers) -> Numbers:
@@ -209,8 +204,7 @@ def _with_values(study: Study, columns: Sequence[Column]) -> list[tuple[Entry, N
     return found
 
 
-def _cell(found: tuple[Entry, Numbers], _: int) -> Numbers:
-    entry, numbers = found
+def _cell(entry: Entry, numbers: Numbers) -> Numbers:
     return {
         "method": entry.method,
         "seed": entry.seed,

@@ -96,7 +96,8 @@ def read_study(out: Path, plan: Plan) -> Study:
 def _read_cell(out: Path, plan: Plan, method: str, seed: int) -> list[Entry]:
     folder = out / "cells" / method / f"seed{seed}"
     try:
-        cell = read_json(folder / "cell.json") if (folder / "cell.json").exists() else {"state": "missing"}
+        path = folder / "cell.json"
+        cell: Numbers = read_json(path) if path.exists() else {"state": "missing"}
         state, places = str(cell["state"]), dict(cell.get("scores") or {})
     except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
         cell, state, places = {"state": "failed", "error": f"cell.json is damaged: {error}"}, "failed", {}

@@ -22,9 +22,11 @@ def main_column(results: Numbers) -> str | None:
 
 
 def judged(entry: Numbers) -> str:
-    """`higher`, `lower`, `open`, or `unknown` where there is no difference."""
+    """`higher`, `lower`, `open`, `equal` in every case, or `unknown` where there is no difference."""
     if entry["difference"] is None:
         return "unknown"
+    if entry["difference"] == 0 and entry["p"] is None:
+        return "equal"
     low, high, p = entry["low"], entry["high"], entry["p_holm"]
     if low is None or p is None or p >= ALPHA or low <= 0 <= high:
         return "open"
@@ -75,6 +77,8 @@ def _part(row: Numbers, column: Numbers, named: bool, reference: str) -> str:
     subject = f"{column['label']}: {row_name(row)} " if named else f"{column['label']} "
     if verdict == "unknown":
         return f"{subject}unknown"
+    if verdict == "equal":
+        return f"{subject}{f'equal to {reference}' if named else 'equal'}"
     against = f" than {reference}" if named else ""
     interval = ""
     if verdict in ("higher", "lower"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from medcalib.report.plots.style import COLORS, INK, MARKERS, SOFT, finish, new_
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Limits = tuple[float | None, float | None]
 NAMED = 40  # more labels cannot be told apart
@@ -59,10 +60,8 @@ def plot_pareto(
 
 def _cross(ax: Axes, spot: Spot) -> None:
     color = COLORS[spot.color % len(COLORS)]
-    for value, limits, across in ((spot.dice, spot.dice_limits, True), (spot.ece, spot.ece_limits, False)):
-        if None not in limits:
-            fixed = [spot.ece if across else spot.dice] * 2
-            at = (limits, fixed) if across else (fixed, limits)
+    for at in ((spot.dice_limits, [spot.ece] * 2), ([spot.dice] * 2, spot.ece_limits)):
+        if None not in (*at[0], *at[1]):
             ax.plot(*at, color=color, lw=0.8, alpha=0.35, zorder=2)
     ax.plot(
         [spot.dice],
@@ -79,7 +78,7 @@ def _cross(ax: Axes, spot: Spot) -> None:
 
 def _name(ax: Axes, spots: Sequence[Spot]) -> None:
     """Labels in the first free place around their marker, rows on the front first."""
-    figure = ax.figure
+    figure = cast("Figure", ax.figure)
     width, height = figure.get_size_inches() * 72
     box = ax.get_position()
     (x0, x1), (y0, y1) = ax.get_xlim(), ax.get_ylim()

@@ -30,7 +30,7 @@ def plot_mean_ranks(
     half = (len(order) + 1) // 2
     bars = len(alike)
     depth = bars * 0.5 + 0.6
-    ax = new_axes(6.4, 0.75 + ROW * (half + depth)) if ax is None else ax
+    ax = new_axes(4.4, 0.4 + ROW * (half + depth)) if ax is None else ax
     last = max(len(order), 2)
     for k, name in enumerate(order):
         left = k < half
@@ -45,13 +45,14 @@ def plot_mean_ranks(
         y = -0.5 * (k + 0.8)
         ax.plot([min(ends) - 0.02, max(ends) + 0.02], [y, y], color=COLORS[1], lw=3, solid_capstyle="butt")
     if critical_difference is not None:
+        height = 0.34 / ROW  # above the numbers of the axis
         shown = min(critical_difference, last - 1.0)
-        ax.plot([1, 1 + shown], [1.6, 1.6], color=INK, lw=1.2, marker="|", ms=7, clip_on=False)
+        ax.plot([1, 1 + shown], [height, height], color=INK, lw=1.2, marker="|", ms=7, clip_on=False)
         more = "" if shown == critical_difference else " (wider than the axis)"
-        ax.text(1 + shown, 1.6, f"  critical difference {critical_difference:.2f}{more}", va="center", fontsize=8)
+        ax.text(1 + shown, height, f"  critical difference {critical_difference:.2f}{more}", va="center", fontsize=8)
     _axis(ax, last, depth + half)
     if title:
-        ax.set_title(plain(title), fontsize=9.5, loc="left", pad=30)
+        ax.set_title(plain(title), fontsize=9.5, loc="left", pad=44)
     return ax
 
 

@@ -35,7 +35,7 @@ def plot_sweep(option: str, positions: Sequence[float | str], panels: Sequence[t
     ax = first = new_axes(3.3 * len(panels), 2.9, (0.2 * width, 0.3, 0.76 * width, 0.62))
     for k, (label, series) in enumerate(panels):
         if k:
-            ax = first.figure.add_axes((k * width + 0.2 * width, 0.3, 0.76 * width, 0.62))  # type: ignore[union-attr]
+            ax = first.figure.add_axes((k * width + 0.2 * width, 0.3, 0.76 * width, 0.62))
         for number, line in enumerate(series):
             _line(ax, places, line, number)
         ax.set_xlabel(plain(option))
