@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from estimators import estimates
 from estimators.experiments import BINS, REGION, Design, Row
 from estimators.tables import Scored
+from medcalib.metrics.across import across_interval
 from medcalib.metrics.intervals import of_ece
 
 Floats = NDArray[np.float64]
@@ -36,14 +37,9 @@ def basic(gaps: Floats, n: Floats) -> Limits:
 
 
 def across(gaps: Floats, n: Floats) -> Limits:
-    """`ece_across` and Student's interval of its parts, one a patient, cut at 0."""
-    patients, voxels = len(gaps), n.sum(-1)
-    others = gaps.sum(0) - gaps
-    parts = (np.sign(others) * gaps).sum(-1)
-    value = float(estimates.ece_across(gaps, voxels))
-    error = np.sqrt(patients / (patients - 1) * ((parts - value * voxels) ** 2).sum()) / voxels.sum()
-    reach = float(student.ppf(0.975, patients - 1) * error)
-    return max(value - reach, 0.0), max(value + reach, 0.0)
+    """`ece_across` with Student's interval of what each patient adds, cut at 0."""
+    found = across_interval(gaps, n.sum(-1))
+    return float(found.low or 0.0), float(found.high or 0.0)
 
 
 def signed(gaps: Floats, n: Floats) -> Limits:
@@ -74,9 +70,13 @@ def coverage(scored: Scored, design: Design, repeats: int, **names: Any) -> Iter
             limits = np.array([of(measured.gap[at], measured.n[at]) for at in picks])
             low, high = limits[:, 0] > truth + 1e-7, limits[:, 1] < truth - 1e-7  # float32 posteriors
             about = {"study": "coverage", "region": REGION, "patients": patients, "estimator": name, "true": truth}
-            yield names | about | {
-                "covered": float(1 - (low | high).mean()),
-                "above": float(low.mean()),
-                "below": float(high.mean()),
-                "width": float((limits[:, 1] - limits[:, 0]).mean()),
-            }
+            yield (
+                names
+                | about
+                | {
+                    "covered": float(1 - (low | high).mean()),
+                    "above": float(low.mean()),
+                    "below": float(high.mean()),
+                    "width": float((limits[:, 1] - limits[:, 0]).mean()),
+                }
+            )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from estimators.tables import Table
+from medcalib.metrics.calibration import Reliability
+from medcalib.metrics.squared import debiased_squared_error, rms_calibration_error
 
 Floats = NDArray[np.float64]
 BINS = (5, 10, 15, 20, 50, 100)
@@ -84,35 +87,24 @@ def ece_sweep(table: Table, most: int = SWEEP_BINS) -> Floats:
 
 def squared(table: Table, bins: int = 15) -> Floats:
     """sum_b n_b / N (mean confidence - accuracy)^2."""
-    at = table.binned(bins)
-    value: Floats = (at.gap**2 / np.maximum(at.n, 1e-9)).sum(-1) / at.n.sum(-1)
+    value: Floats = rms_calibration_error(_curve(table, bins)).numpy() ** 2
     return value
 
 
 def debiased_squared(table: Table, bins: int = 15) -> Floats:
     """`squared` without the variance that independent labels would add (Kumar, Liang, Ma, NeurIPS 2019)."""
-    at = table.binned(bins)
-    accuracy = at.hits / np.maximum(at.n, 1e-9)
-    noise = accuracy * (1 - accuracy) / np.maximum(at.n - 1, 1)
-    kept = at.n > 1
-    value: Floats = (at.n * kept * ((at.gap / np.maximum(at.n, 1e-9)) ** 2 - noise)).sum(-1) / at.n.sum(-1)
+    value: Floats = debiased_squared_error(_curve(table, bins)).numpy()
     return value
+
+
+def _curve(table: Table, bins: int) -> Reliability:
+    at = table.binned(bins)
+    return Reliability(*(torch.from_numpy(part) for part in (at.n, at.confidence, at.hits)))
 
 
 def root(value: Floats) -> Floats:
     """Square root, 0 of what is negative."""
     return np.sqrt(np.maximum(value, 0))
-
-
-def ece_across(gaps: Floats, voxels: Floats) -> Floats:
-    """ECE whose directions come from the other patients, from gaps (..., P, bins) and voxels (..., P).
-
-    sum_p sum_b sign(sum_{q != p} g_qb) g_pb / N: noise that one patient's labels share does not choose its own sign, so
-    what is 0 is 0 on average, and the expectation is never above the true value.
-    """
-    others = gaps.sum(-2, keepdims=True) - gaps
-    value: Floats = (np.sign(others) * gaps).sum((-2, -1)) / voxels.sum(-1)
-    return value
 
 
 def ece_jackknife(gaps: Floats, voxels: Floats) -> Floats:

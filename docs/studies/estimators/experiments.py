@@ -14,6 +14,7 @@ from estimators import estimates
 from estimators.population import Patient
 from estimators.predictors import tempered
 from estimators.tables import FIXED, REGIONS, Scored, Table, score_population
+from medcalib.metrics.across import ece_across
 
 Floats = NDArray[np.float64]
 Picks = NDArray[np.intp]
@@ -104,7 +105,7 @@ def _by_patient(scored: Scored, picks: Picks, about: Row) -> Iterator[Row]:
     gaps, n = measured.gap[picks], measured.n[picks]
     total = limit.pooled()
     truth = float(estimates.mean_gap(total))
-    for name, of in (("ece across", estimates.ece_across), ("ece jackknife", estimates.ece_jackknife)):
+    for name, of in (("ece across", ece_across), ("ece jackknife", estimates.ece_jackknife)):
         yield against(truth, of(gaps, n.sum(-1)), **about, estimator=name)
     of_squares = float(np.sqrt(estimates.squared(scored.limit[REGION].pooled(), BINS)))
     yield against(of_squares, estimates.root(estimates.squared_across(gaps, n)), **about, estimator="rms across")
@@ -153,9 +154,7 @@ def _variances(scored: Scored, names: Row) -> Iterator[Row]:
         table, expected = scored.measured[region], scored.limit[region].gap.sum(-1)
         patients = len(expected)
         summed = {"drawn": table.gap, "independent": table.confidence - scored.independent[region]}
-        within = {
-            key: float(gap.sum(-1).reshape(patients, -1).var(1, ddof=1).mean()) for key, gap in summed.items()
-        }
+        within = {key: float(gap.sum(-1).reshape(patients, -1).var(1, ddof=1).mean()) for key, gap in summed.items()}
         voxels = float(scored.limit[region].n.sum(-1).mean())
         inflation = within["drawn"] / within["independent"]
         ratio = expected.sum() / scored.limit[region].n.sum()
@@ -172,10 +171,8 @@ def _variances(scored: Scored, names: Row) -> Iterator[Row]:
 def best_temperature(patients: Sequence[Patient], **names: Any) -> Iterator[Row]:
     """The ECE of softmax(log pi / T) for infinitely many labels by T: which T a region takes for calibrated."""
     for temperature in TEMPERATURES:
-        scored = score_population(patients, lambda pi, spacing, index, t=temperature: tempered(pi, t), 0)
+        scored = score_population(patients, lambda patient, t=temperature: tempered(patient.posterior, t), 0)
         for region in REGIONS:
             value = float(estimates.ece(scored.limit[region].pooled(), BINS))
             about = {"study": "temperature", "region": region, "estimator": "ece (15 bins)", "true": value}
             yield names | about | {"predictor": f"T = {temperature:g}", "value": temperature}
-
-

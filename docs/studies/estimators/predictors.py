@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from estimators.population import Patient
 from medcalib.metrics.regions import near_surface
 
 Floats = NDArray[np.float64]
-Predictor = Callable[[Floats, Sequence[float], int], Floats]
+Predictor = Callable[[Patient], Floats]
 TINY = 1e-30
 
 
@@ -24,30 +25,32 @@ def tempered(posterior: Floats, temperature: Floats | float) -> Floats:
 
 
 def _temperature(temperature: float) -> Predictor:
-    return lambda posterior, spacing_mm, index: tempered(posterior, temperature)
+    return lambda patient: tempered(patient.posterior, temperature)
 
 
-def _mix(posterior: Floats, spacing_mm: Sequence[float], index: int) -> Floats:
+def _mix(patient: Patient) -> Floats:
     """0.9 pi + 0.1 / C, the best answer to smoothed labels."""
-    return 0.9 * posterior + 0.1 / len(posterior)
+    return 0.9 * patient.posterior + 0.1 / len(patient.posterior)
 
 
-def _surface(posterior: Floats, spacing_mm: Sequence[float], index: int) -> Floats:
+def _surface(patient: Patient) -> Floats:
     """T = 0.5 at voxels that touch a predicted surface, pi elsewhere."""
-    at = near_surface(torch.from_numpy(posterior.argmax(0)), spacing_mm, width_mm=0.0).numpy()
-    return tempered(posterior, np.where(at, 0.5, 1.0))
+    at = near_surface(torch.from_numpy(patient.posterior.argmax(0)), patient.spacing_mm, width_mm=0.0).numpy()
+    return tempered(patient.posterior, np.where(at, 0.5, 1.0))
 
 
-def _opposed(posterior: Floats, spacing_mm: Sequence[float], index: int) -> Floats:
+def _opposed(patient: Patient) -> Floats:
     """T = 0.5 where an odd class is predicted, 2 elsewhere: at one confidence, both directions."""
-    return tempered(posterior, np.where(posterior.argmax(0) % 2 == 1, 0.5, 2.0))
+    return tempered(patient.posterior, np.where(patient.posterior.argmax(0) % 2 == 1, 0.5, 2.0))
 
 
-def _noisy(posterior: Floats, spacing_mm: Sequence[float], index: int) -> Floats:
+def _noisy(patient: Patient) -> Floats:
     """Log pi plus smooth noise of standard deviation 0.8: a network that does not know pi, with other outlines."""
-    rng = np.random.default_rng(index)
-    noise = np.stack([gaussian_filter(rng.standard_normal(posterior.shape[1:]), 2.0) for _ in posterior])
-    return tempered(posterior * np.exp(0.8 * noise / noise.std()), 1.0)
+    rng = np.random.default_rng(patient.index)
+    noise = np.stack(
+        [gaussian_filter(rng.standard_normal(patient.posterior.shape[1:]), 2.0) for _ in patient.posterior]
+    )
+    return tempered(patient.posterior * np.exp(0.8 * noise / noise.std()), 1.0)
 
 
 PREDICTORS: dict[str, Predictor] = {

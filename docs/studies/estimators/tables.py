@@ -92,8 +92,8 @@ class _Prediction:
     posterior: Floats
 
 
-def _predicted(patient: Patient, predictor: Predictor, index: int) -> _Prediction:
-    probs = predictor(patient.posterior, patient.spacing_mm, index).astype(np.float32)
+def _predicted(patient: Patient, predictor: Predictor) -> _Prediction:
+    probs = predictor(patient).astype(np.float32)
     chosen = probs.argmax(0)
     near = near_surface(torch.from_numpy(chosen), patient.spacing_mm).numpy().reshape(-1)
     flat, posterior = probs.reshape(len(probs), -1), patient.posterior.reshape(len(probs), -1)
@@ -125,8 +125,8 @@ def _measured(at: _Prediction, patient: Patient) -> NDArray[np.float64]:
 def _limits(at: _Prediction, measured: Floats) -> tuple[Floats, Floats]:
     """(regions, 3, NUM_CELLS) expected over labels, and with the posterior as hits everywhere in the region.
 
-    With q = P(label > 0): a voxel is in `gt_foreground` with probability q, and in it and a hit with pi if its predicted
-    class is foreground, else never. The band around the labels has no formula: its mean over the draws is taken.
+    With q = P(label > 0): a voxel is in `gt_foreground` with probability q, and in it and a hit with pi if its
+    predicted class is foreground, else never. The band around the labels has no formula: the mean over the draws.
     """
     exact, marginal = measured.mean(1), measured.mean(1)
     foreground, q = at.chosen > 0, 1 - at.background
@@ -175,8 +175,8 @@ def score_population(patients: Sequence[Patient], predictor: Predictor, seed: in
     """All tables of one predictor."""
     rng = np.random.default_rng(seed)
     measured, exact, marginal, independent, classes, gaps = [], [], [], [], [], []
-    for index, patient in enumerate(patients):
-        at = _predicted(patient, predictor, index)
+    for patient in patients:
+        at = _predicted(patient, predictor)
         found = _measured(at, patient)
         expected, at_voxels = _limits(at, found)
         measured.append(found)
