@@ -16,8 +16,9 @@ SWEEP_BINS = 100
 
 
 def mean_gap(table: Table) -> Floats:
-    """sum_b |confidence - hits| / N: the ECE, when the sums are by bin."""
-    value: Floats = np.abs(table.gap).sum(-1) / table.n.sum(-1)
+    """sum_b |confidence - hits| / N: the ECE, when the sums are by bin; NaN of no voxel."""
+    voxels = table.n.sum(-1)
+    value: Floats = np.abs(table.gap).sum(-1) / np.where(voxels > 0, voxels, np.nan)
     return value
 
 

@@ -59,7 +59,8 @@ def pooled(table: Table, picks: Picks) -> Table:
 
 
 def against(truth: float, found: Floats, **names: Any) -> Row:
-    """One row: the truth, and mean, bias, SD and RMSE of estimates (draws,)."""
+    """One row: the truth, and mean, bias, SD and RMSE of estimates (draws,), without data sets that hold no voxel."""
+    found = found[np.isfinite(found)]
     error = found - truth
     numbers = {"true": truth, "mean": found.mean(), "bias": error.mean(), "sd": found.std()}
     return names | {key: float(v) for key, v in numbers.items()} | {"rmse": float(np.sqrt((error**2).mean()))}

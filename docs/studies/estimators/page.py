@@ -7,6 +7,7 @@ values select, and `{{table NAME}}` a table of this module.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -103,18 +104,20 @@ def region_noise(rows: Rows) -> str:
 
 
 def best_temperatures(rows: Rows) -> str:
-    """The temperature at which the ECE of each region is smallest, and the ECE there and at 1."""
+    """The temperature at which the ECE of each region is smallest, the ECE there and at 1."""
     body = []
     for region in REGIONS:
-        found = {t: float(_at(rows, region, t)["true"]) for t in TEMPERATURES}
-        best = min(found, key=lambda t: found[t])
-        cells = (f"{best:g}", number(str(found[best])), number(str(found[1.0])), number(str(found[1.25])))
-        body.append((f"`{region}`", *cells))
-    return _table(("region", "T of the smallest ECE", "ECE there", "ECE at T = 1 (exact)", "ECE at T = 1.25"), body)
-
-
-def _at(rows: Rows, region: str, temperature: float) -> dict[str, str]:
-    return select(rows, study="temperature", region=region, predictor=f"T = {temperature:g}")
+        cells = [f"`{region}`"]
+        for anatomy in ("heart", "hippocampus"):
+            about = {"study": "temperature", "anatomy": anatomy, "region": region}
+            found = {t: float(select(rows, **about, predictor=f"T = {t:g}")["true"]) for t in TEMPERATURES}
+            best = min(found, key=lambda t, of=found: of[t])
+            cells += [f"{best:g}", number(str(found[best])), number(str(found[1.0]))]
+        body.append(cells)
+    head = [
+        f"{anatomy}: {what}" for anatomy in ("heart", "hippocampus") for what in ("best T", "ECE there", "at T = 1")
+    ]
+    return _table(("region", *head), body)
 
 
 def estimators(rows: Rows) -> str:
@@ -248,11 +251,24 @@ def render(rows: Rows, template: str) -> str:
         column, places = what.split()
         wanted = dict(part.strip().split("=", 1) for part in where.split(";"))
         row = select(rows, **{key.strip(): value.strip() for key, value in wanted.items()})
-        if places == "%":
-            return _share(row[column])
-        return number(row[column], int(places))
+        return _share(row[column]) if places == "%" else number(row[column], int(places))
 
-    return re.sub(r"\{\{(.+?)\}\}", filled, template)
+    blocks = re.sub(r"\{\{(.+?)\}\}", filled, template).strip().split("\n\n")
+    return "\n\n".join(_wrapped(block) for block in blocks) + "\n"
+
+
+def _wrapped(block: str) -> str:
+    """A paragraph, or the points of a list, in lines of at most 120; tables, headings and figures as they are."""
+    if block.startswith(("|", "#", "!")):
+        return block
+    points = re.split(r"\n(?=- |\d+\. )", block)
+    return "\n".join(_filled(" ".join(point.split())) for point in points)
+
+
+def _filled(text: str) -> str:
+    mark = re.match(r"(- |\d+\. )?", text)
+    indent = " " * len(mark[0]) if mark else ""
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def write_page(rows: Rows, path: Path) -> None:

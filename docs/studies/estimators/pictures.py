@@ -46,7 +46,7 @@ def by_patients(rows: Rows) -> Axes:
         found = _chosen(rows, study="estimators", predictor="exact", region=REGION, estimator=estimator)
         patients, mean = _columns(found, "patients", "mean")
         ax.plot(patients, mean, label=label, **_style(place))
-    _log_patients(ax, found)
+    _log_patients(ax, _chosen(rows, study="estimators", predictor="exact", region=REGION))
     ax.axhline(0, color=INK, lw=0.8)
     ax.set_ylabel("mean estimate (true: 0)")
     finish(ax)
@@ -55,7 +55,8 @@ def by_patients(rows: Rows) -> Axes:
 
 def _log_patients(ax: Axes, found: Rows) -> None:
     ax.set_xscale("log", base=2)
-    ax.set_xticks([float(row["patients"]) for row in found], [row["patients"] for row in found])
+    ticks = sorted({int(row["patients"]) for row in found})
+    ax.set_xticks(ticks, [str(n) for n in ticks])
     ax.set_xlabel("patients")
 
 
@@ -63,7 +64,7 @@ def by_voxels(rows: Rows) -> Axes:
     """Mean and spread of the ECE of a calibrated prediction against voxels, labels as drawn and independent."""
     ax = new_axes(*SIZE)
     for place, (kind, label) in enumerate(
-        {"labels as drawn": "neighbors agree, as in real contours", "labels independent": "independent voxels"}.items()
+        {"labels as drawn": "labels as drawn: neighbors agree", "labels independent": "independent labels"}.items()
     ):
         found = _chosen(rows, study="dependence", predictor="exact", region=REGION, estimator=kind)
         voxels, mean, sd = _columns(found, "value", "mean", "sd")

@@ -186,19 +186,29 @@ def score_population(patients: Sequence[Patient], predictor: Predictor, seed: in
         classes.append(_classwise(at, patient))
         off = np.abs(at.confidence - at.known)
         gaps.append([(off[held].sum(), held.sum()) for held in (REGIONS[name][at.atom] for name in FIXED)])
+    return _gathered(measured, exact, marginal, independent, classes, gaps)
+
+
+def _gathered(
+    measured: list[Floats],
+    exact: list[Floats],
+    marginal: list[Floats],
+    independent: list[Floats],
+    classes: list[tuple[Floats, Floats, float]],
+    gaps: list[list[tuple[float, float]]],
+) -> Scored:
+    """The parts of all patients in one, without the cells that hold no voxel of any."""
     drawn = np.stack(measured, 1)  # (regions, P, R, 3, cells)
     kept = np.flatnonzero(drawn[0, :, :, 0].any((0, 1)))
 
-    def tables(parts: list[Floats]) -> dict[str, Table]:
-        stacked = np.stack(parts, 1)[..., kept]
-        return {name: Table(*np.moveaxis(stacked[row], 1, 0), kept) for row, name in enumerate(REGIONS)}
+    def tables(parts: Floats) -> dict[str, Table]:
+        return {name: Table(*np.moveaxis(parts[row][..., kept], 1, 0), kept) for row, name in enumerate(REGIONS)}
 
-    flat = drawn.reshape(len(REGIONS), -1, 3, NUM_CELLS)[..., kept]
     sums = np.sum(gaps, 0)
     return Scored(
-        measured={name: Table(*np.moveaxis(flat[row], 1, 0), kept) for row, name in enumerate(REGIONS)},
-        limit=tables(exact),
-        marginal=tables(marginal),
+        measured=tables(drawn.reshape(len(REGIONS), -1, 3, NUM_CELLS)),
+        limit=tables(np.stack(exact, 1)),
+        marginal=tables(np.stack(marginal, 1)),
         independent={
             name: np.concatenate([part[row] for part in independent])[:, kept] for row, name in enumerate(FIXED)
         },
