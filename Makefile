@@ -5,8 +5,8 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu bench bench-scoring bench-calibrators lint format schema figures notebooks docker-check \
-	docker-build clean
+.PHONY: demo test test-slow test-gpu bench bench-scoring bench-calibrators lint format schema figures study notebooks \
+	docker-check docker-build clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -45,6 +45,10 @@ schema: $(READY)
 
 figures: $(READY)
 	$(BIN)/python docs/figures.py
+
+# about six minutes on one core; `python -m estimators --redraw` redraws page and figures from the numbers
+study: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=docs/studies $(BIN)/python -m estimators
 
 notebooks: $(READY)
 	$(BIN)/python docs/notebooks.py

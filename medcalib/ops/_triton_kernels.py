@@ -230,8 +230,9 @@ def _before(labels, tile, volume, ignore, plan):
     if plan.penalty == NEIGHBOR:
         for _ in tl.static_range((plan.depth - 1) * plan.words):
             carried = carried + (tl.zeros((plan.block,), tl.int32),)
-        for plane in range(tile.start - plan.depth // 2, tile.start + (plan.depth - 1 - plan.depth // 2)):
-            carried = carried[plan.words :] + _plane_words(labels, plane, tile, volume, ignore, plan)
+        if plan.depth > 1:  # Triton 3.6 compiles no loop whose variable is empty, be it never entered
+            for plane in range(tile.start - plan.depth // 2, tile.start + (plan.depth - 1 - plan.depth // 2)):
+                carried = carried[plan.words :] + _plane_words(labels, plane, tile, volume, ignore, plan)
     return carried
 
 
