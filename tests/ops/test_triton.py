@@ -271,6 +271,7 @@ COMPILED = {
     "cals": CALS,
     "acls": ACLS,
     "nacl_5": NACL.spec._replace(kernel_size=(5, 5, 5)),
+    "nacl_flat": NACL.spec._replace(kernel_size=(1, 3, 3)),  # nothing to carry from plane to plane
     "region": GRANULARITIES["region"]._replace(padding="replicate"),
 }
 
