@@ -11,6 +11,7 @@ import pytest
 from runs import lines, signal_after, status
 from tiny import TINY, changed
 
+from medcalib import cli
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
 from medcalib.engine import tracking
@@ -182,3 +183,14 @@ def test_tensorboard_holds_each_epoch_once(tiny: RunConfig, tmp_path: Path) -> N
     wanted = [(line["epoch"], line["parts"]["cross_entropy"]) for line in lines(run)]
     assert drawn == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in wanted]  # stored in float32
     assert [event.step for event in found.Scalars("val_dice")] == [2, 3]
+
+
+def test_the_command_line_lets_the_page_follow(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medcalib.cli.load_config", lambda *_: changed(tiny, epochs=2))
+    cli.train("phantom", tmp_path / "run")
+    page = (tmp_path / "run" / "progress.html").read_text(encoding="utf-8")
+    assert "phantom: finished" in page
+    assert "<dd>2 of 2</dd>" in page
+    assert str(tmp_path) not in page
