@@ -92,7 +92,7 @@ def _name(ax: Axes, spots: Sequence[Spot]) -> None:
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in map(place, spots)]
     for spot in sorted(spots, key=lambda s: not s.on_front)[:NAMED]:
         x, y = place(spot)
-        w, h = len(spot.name) * FONT * 0.54, FONT * 1.1
+        w, h = len(spot.name) * FONT * 0.6, FONT * 1.1
         for reach in _REACHES:
             for dx, dy in _SIDES:
                 cx = x + dx * (reach + w / 2)

@@ -49,7 +49,13 @@ def plot_mean_ranks(
         shown = min(critical_difference, last - 1.0)
         ax.plot([1, 1 + shown], [height, height], color=INK, lw=1.2, marker="|", ms=7, clip_on=False)
         more = "" if shown == critical_difference else " (wider than the axis)"
-        ax.text(1 + shown, height, f"  critical difference {critical_difference:.2f}{more}", va="center", fontsize=8)
+        ax.text(
+            1 + shown,
+            height,
+            f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}critical difference {critical_difference:.2f}{more}",
+            va="center",
+            fontsize=8,
+        )
     _axis(ax, last, depth + half)
     if title:
         ax.set_title(plain(title), fontsize=9.5, loc="left", pad=44)
