@@ -46,7 +46,7 @@ schema: $(READY)
 figures: $(READY)
 	$(BIN)/python docs/figures.py
 
-# about six minutes on one core; `python -m estimators --redraw` redraws page and figures from the numbers
+# about five minutes on one core; `python -m estimators --redraw` redraws page and figures from the numbers
 study: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=docs/studies $(BIN)/python -m estimators
 

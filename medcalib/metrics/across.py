@@ -40,7 +40,9 @@ def across_interval(gaps: Array, voxels: Array) -> Across:
     """`ece_across` of gaps (P, bins) and voxels (P,), with Student's interval of the patients' parts, cut at 0.
 
     The estimate is a ratio of sums over patients, sum c_p / sum n_p, whose standard error is
-    sqrt(P / (P - 1) sum (c_p - value n_p)^2) / sum n_p. No interval below three patients.
+    sqrt(P / (P - 1) sum (c_p - value n_p)^2) / sum n_p. No interval below three patients. It holds the 0 of a
+    calibrated network about as often as it says; for an error of the size of the noise it is too narrow with few
+    patients (docs/results/estimators.md).
     """
     patients, value = len(voxels), float(ece_across(gaps, voxels))
     if not np.isfinite(value):

@@ -203,22 +203,29 @@ def edges(rows: Rows) -> str:
 
 def anatomies(rows: Rows) -> str:
     """The main numbers on both anatomies."""
-    lines = (
-        ("ECE, exact, limit in `foreground`", {"study": "truth", "predictor": "exact", "region": "foreground"}, "true"),
-        ("in `gt_foreground`", {"study": "truth", "predictor": "exact", "region": "gt_foreground"}, "true"),
-        ("in `boundary`", {"study": "truth", "predictor": "exact", "region": "boundary"}, "true"),
-        ("ECE, T = 0.8, limit in `pred_foreground`", {"study": "truth", "predictor": "T = 0.8"}, "true"),
-        ("exact, 1 patient, mean estimate", {"study": "estimators", "predictor": "exact", "patients": "1"}, "mean"),
-        ("exact, 8 patients", {"study": "estimators", "predictor": "exact", "patients": "8"}, "mean"),
-        ("exact, 32 patients", {"study": "estimators", "predictor": "exact", "patients": "32"}, "mean"),
-        ("T = 0.8, 8 patients, SD", {"study": "estimators", "predictor": "T = 0.8", "patients": "8"}, "sd"),
-    )
+    truth, found, held = {"study": "truth"}, {"study": "estimators"}, {"study": "coverage"}
+    exact, sharp = {"predictor": "exact"}, {"predictor": "T = 0.8"}
+    plain = {"estimator": "ece (15 bins)"}
+    bca, across, gap = ({"estimator": name} for name in ("ece: BCa (medcalib)", "ece across: Student", "gap: Student"))
+    lines: list[tuple[str, dict[str, str], str]] = [
+        *((f"exact: limit in `{r}`", truth | exact | plain | {"region": r}, "true") for r in REGIONS if r not in FIXED),
+        ("T = 0.8: limit in `pred_foreground`", truth | sharp | plain, "true"),
+        *(
+            (f"exact: mean, {n} patient{'s' * (n != '1')}", found | exact | plain | {"patients": n}, "mean")
+            for n in ("1", "8", "32")
+        ),
+        ("T = 0.8: SD, 8 patients", found | sharp | plain | {"patients": "8"}, "sd"),
+    ]
+    for name, interval in (("BCa", bca), ("across", across), ("signed gap", gap)):
+        for predictor in (exact, sharp):
+            for n in ("8", "32"):
+                about = held | predictor | interval | {"patients": n}
+                lines.append((f"{predictor['predictor']}: {name} interval covers, {n} patients", about, "covered"))
     body = []
-    for text, about, column in lines:
-        wanted = about | {"estimator": "ece (15 bins)"}
-        values = [number(select(rows, **wanted, anatomy=a)[column]) for a in ("heart", "hippocampus")]
-        body.append((text, *values))
-    return _table(("ECE, 15 bins", "heart", "hippocampus"), body)
+    for text, wanted, column in lines:
+        values = [select(rows, **wanted, anatomy=anatomy)[column] for anatomy in ("heart", "hippocampus")]
+        body.append((text, *(_share(value) if column == "covered" else number(value) for value in values)))
+    return _table(("", "heart", "hippocampus"), body)
 
 
 TABLES: dict[str, Callable[[Rows], str]] = {
