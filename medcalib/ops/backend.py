@@ -18,10 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def active(device_type: str) -> Backend:
-    """The backend for tensors of a device type: native on CPU where it was built, else reference.
+    """The backend for tensors of a device type: native on CPU where it was built, triton on CUDA, else reference.
 
-    The environment variable MEDCALIB_BACKEND forces one; "native" and "triton" concern their own device only. On CUDA
-    triton runs only when asked for, as long as its kernels have not been tried on a GPU.
+    The environment variable MEDCALIB_BACKEND forces one; "native" and "triton" concern their own device only.
     Raises ValueError for an unknown name and RuntimeError for one that cannot run. To torch.compile it is a constant.
     """
     found: Backend = _active(device_type)
@@ -34,7 +33,7 @@ def _active(device_type: str) -> Backend:
     if forced not in ("", "reference", "native", "triton"):
         raise ValueError(f"{VARIABLE} must be reference, native or triton, got {forced!r}")
     best: Backend = {"cpu": "native", "cuda": "triton"}.get(device_type, "reference")  # type: ignore[assignment]
-    if forced == "reference" or best == "reference" or (best == "triton" and forced != "triton"):
+    if forced == "reference" or best == "reference":
         return "reference"
     reason = missing(best)
     if not reason:
@@ -61,10 +60,7 @@ def described(device_type: str) -> str:
     if backend == "native" and _native.LIB is not None:
         return f"native ({_native.LIB.medcalib_isa().decode()})"
     best: Backend = "triton" if device_type == "cuda" else "native"
-    untried = (
-        "" if best == "native" else f"the triton kernels have not been tried on a GPU; {VARIABLE}=triton runs them"
-    )
-    reason = f"{VARIABLE} is set" if os.environ.get(VARIABLE) else missing(best) or untried
+    reason = f"{VARIABLE} is set" if os.environ.get(VARIABLE) else missing(best)
     return backend if backend == "triton" else f"reference, plain torch ({reason})"
 
 
