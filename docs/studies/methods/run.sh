@@ -13,7 +13,11 @@ medcalib=${MEDCALIB:-medcalib}
 common=(--data "$data" --devices "${3:-cpu}" --jobs "${4:-1}" --set train.precision=fp32)
 read -ra more <<<"${OPTIONS:-}"
 
-$medcalib compare msd_hippocampus "${common[@]}" ${more[@]+"${more[@]}"} --out "$out/search" \
+compare() { # a cell that fails is named in the table, and does not keep the others from their turn
+    $medcalib compare msd_hippocampus "${common[@]}" ${more[@]+"${more[@]}"} "$@" || [ $? -eq 4 ]
+}
+
+compare --out "$out/search" \
     --split val --seeds 0 --losses ce,mbls,nacl,crac,acls,cals_alm --set score.distances=false \
     --method 'mbls_m1_w0.1={name: mbls, margin: 1, weight: 0.1}' --method 'mbls_m1_w0.5={name: mbls, margin: 1, weight: 0.5}' \
     --method 'mbls_m2_w0.1={name: mbls, margin: 2, weight: 0.1}' --method 'mbls_m2_w0.5={name: mbls, margin: 2, weight: 0.5}' \
@@ -30,7 +34,5 @@ $medcalib compare msd_hippocampus "${common[@]}" ${more[@]+"${more[@]}"} --out "
     --method 'cals_m4_w0.1={name: cals_alm, margin: 4, weight: 0.1}'
 
 mapfile -t chosen < <("${PYTHON:-python3}" "$here/choose.py" "$out/search")
-main=(compare msd_hippocampus "${common[@]}" ${more[@]+"${more[@]}"} --out "$out/main" --seeds 0,1,2 --calibrators temperature,focal_temperature)
-losses=ce,dice_ce,label_smoothing,focal,ecp,svls,mbls,acls,cals_alm,nacl,crac,fcl,ml1_ace_soft
-$medcalib "${main[@]}" --losses "$losses"
-$medcalib "${main[@]}" --losses "$losses" "${chosen[@]}"
+compare --out "$out/main" --seeds 0,1,2 --calibrators temperature,focal_temperature \
+    --losses ce,dice_ce,label_smoothing,focal,ecp,svls,mbls,acls,cals_alm,nacl,crac,fcl,ml1_ace_soft "${chosen[@]}"
