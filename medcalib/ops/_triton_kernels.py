@@ -250,16 +250,16 @@ def _window(carried, labels, label, d, tile, volume, ignore, numbers, plan):
             for j in tl.static_range(plan.words):
                 added = added + (words[j] + carried[i * plan.words + j],)
             words = added
-        factor = numbers.factor_boundary
+        size: tl.constexpr = plan.depth * plan.height * plan.width
+        factor, interior = numbers.factor_boundary, numbers.factor_interior
+        if not plan.ignoring:  # rounded to the nearest, so that the window of one class has a share of exactly 1
+            factor, interior = tl.div_rn(factor, 1.0 * size), tl.div_rn(interior, 1.0 * size)
         if plan.by_region:
             boundary = _heterogeneous(words, label, plan)
-            factor = tl.where(boundary, numbers.factor_boundary, numbers.factor_interior)
+            factor = tl.where(boundary, factor, interior)
         if plan.ignoring:
             place = plan.classes - plan.classes // plan.counters * plan.counters
-            ignored = _counter(words[plan.classes // plan.counters], place, plan)
-            factor /= plan.depth * plan.height * plan.width - ignored
-        else:
-            factor *= 1 / (plan.depth * plan.height * plan.width)
+            factor /= size - _counter(words[plan.classes // plan.counters], place, plan)
         return Window(words, factor, boundary), carried[plan.words :]
 
 

@@ -313,7 +313,7 @@ def test_machine_code_of_four_classes(architecture: int, options: tuple[str, ...
         large = name == "nacl_5"  # with ignored voxels its counts take two words, and two registers go to memory
         assert code.stack <= (8 if large else 0), (name, code)
         assert code.registers <= (160 if large else 128), (name, code)
-        assert code.instructions <= (750 if large else 310), (name, code)
+        assert code.instructions <= (780 if large else 320), (name, code)
 
 
 @slow
@@ -338,7 +338,7 @@ def compile_passes(architecture: int, names: str, classes: int, *options: str) -
         get_current_target = staticmethod(lambda: GPUTarget("cuda", architecture, 32))
 
     def launch(kernel: Any, programs: int, arguments: tuple[Any, ...]) -> None:
-        code = kernel.warmup(*arguments, grid=(programs,), num_warps=_triton.WARPS)
+        code = kernel.warmup(*arguments, grid=(programs,), num_warps=_triton.WARPS, enable_fp_fusion=False)
         if kernel is not _triton.kernels.finish_kernel:
             steps, plan = arguments[-4], arguments[-1]
             voxels = steps * plan.block.value / (32 * _triton.WARPS)
