@@ -31,13 +31,13 @@ def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int,
     near 0 lies below nearly all of its resamples, which can only be less calibrated, and BCa then ends in their
     lowest ones, an interval of hardly any width.
     """
-    return _bootstrap(lambda indices: statistic(indices)[None], patients, 1, seed)[0]
+    return over_patients_at_once(lambda indices: statistic(indices)[None], patients, 1, seed)[0]
 
 
-def _bootstrap(
+def over_patients_at_once(
     statistics: Callable[[NDArray[np.intp]], Array], patients: int, scores: int, seed: int
 ) -> list[Interval]:
-    """As `over_patients` for statistics(indices (..., P)) -> (scores, ...)."""
+    """As `over_patients` for statistics(indices (..., P)) -> (scores, ...), whose resamples are the same."""
     found = [Interval(None, None)] * scores
     if patients < MIN_PATIENTS:
         return found
@@ -99,7 +99,7 @@ def _of_block(sums: Array, counts: Array) -> list[Interval]:
         value: Array = np.take(sums, drawn, axis=1).sum(-1) / np.take(counts, drawn, axis=1).sum(-1)
         return value
 
-    return _bootstrap(means, sums.shape[1], len(sums), 0)
+    return over_patients_at_once(means, sums.shape[1], len(sums), 0)
 
 
 def of_ece(gaps: Array, voxels: Array) -> Interval:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, wilcoxon
 
-from medcalib.metrics.intervals import MIN_PATIENTS, Interval, _bootstrap
+from medcalib.metrics.intervals import MIN_PATIENTS, over_patients_at_once
 
 Array = NDArray[np.float64]
 Kind = Literal["mean", "ece", "ace"]
@@ -95,13 +95,9 @@ def estimates(tables: Tables, contrasts: Sequence[Contrast]) -> list[Estimate]:
         drawn = tables._drawn(_multiplicity(indices.reshape(-1, indices.shape[-1]), tables.patients))
         return np.stack([_contrast(drawn, contrasts[k]) for k in known]).reshape(-1, *indices.shape[:-1])
 
-    for k, interval in zip(known, _intervals(statistics, tables.patients, len(known)), strict=True):
+    for k, interval in zip(known, over_patients_at_once(statistics, tables.patients, len(known), 0), strict=True):
         found[k] = Estimate(float(points[k]), *interval)
     return found
-
-
-def _intervals(statistics: object, patients: int, count: int) -> list[Interval]:
-    return _bootstrap(statistics, patients, count, 0)  # type: ignore[arg-type]
 
 
 def _contrast(values: Array, contrast: Contrast) -> Array:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medcalib import __version__
-from medcalib.errors import ConfigError, MissingExtraError
+from medcalib.errors import ConfigError
 from medcalib.files import write_text
 from medcalib.metrics.definitions import DEFINITIONS
 from medcalib.report import page_figures
 from medcalib.report.content import Method, comparison, differences, ordered_regions, read_methods, tables
 from medcalib.report.findings import EVIDENCE
 from medcalib.report.headlines import headline, span
+from medcalib.report.page_templates import environment, script_hash, template_text
 from medcalib.report.plots import case_ece
 from medcalib.report.viewers import viewers
 
@@ -45,9 +42,11 @@ def build_report(
     if cases < 1:
         raise ConfigError(f"cases must be 1 or more, got {cases}")
     methods = read_methods(scores, maps)
-    environment = _environment()
-    script = _template_text("script.js")
-    page = environment.get_template("page.html.j2").render(
+    templates = environment()
+    templates.filters["span"] = span
+    templates.globals["case_ece"] = case_ece
+    script = template_text("script.js")
+    page = templates.get_template("page.html.j2").render(
         title=title,
         methods=methods,
         headlines=[headline(method) for method in methods],
@@ -60,9 +59,9 @@ def build_report(
         evidence=EVIDENCE,
         listed=LISTED,
         version=__version__,
-        style=_template_text("style.css"),
+        style=template_text("style.css"),
         script=script,
-        script_hash=_hash(script),
+        script_hash=script_hash(script),
         **_figures(methods),
         **viewers(methods, underlays or {}, cases),
     )
@@ -84,48 +83,3 @@ def _figures(methods: Sequence[Method]) -> dict[str, Any]:
 def _definitions(method: Method) -> dict[str, str]:
     found: dict[str, str] = method.scores["settings"].get("definitions", {})
     return found
-
-
-def _hash(script: str) -> str:
-    """What the page's policy allows to run: this script and no other."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def _signed(value: float | None, digits: int = 3) -> str:
-    return "n/a" if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _template_text(name: str) -> str:
-    return files("medcalib.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _environment() -> Any:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("report", "jinja2") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_template_text),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["signed"] = _signed
-    environment.filters["span"] = span
-    environment.filters["plain"] = lambda v: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-    environment.globals["case_ece"] = case_ece
-    environment.globals["trusted"] = _trusted
-    return environment
-
-
-def _trusted(text: str) -> Any:
-    """The package's own style and script, which are no text; nothing from a file or name comes here."""
-    from markupsafe import Markup  # jinja2 depends on it
-
-    return Markup(text)  # noqa: S704

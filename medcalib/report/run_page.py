@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medcalib import __version__
-from medcalib.errors import MissingExtraError
 from medcalib.files import write_text
+from medcalib.report.page_templates import environment
 from medcalib.report.run_charts import HEIGHT, LEFT, RIGHT, WIDTH, Columns, charts, number
 
 FILE = "progress.html"
@@ -35,7 +34,7 @@ class RunPage:
 
     def start(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
         """Take up what earlier starts wrote. Raises `MissingExtraError` without jinja2."""
-        self._template = _template()
+        self._template = environment().get_template("progress.html.j2")
         self._config, self._provenance, self.status = config, provenance, "running"
         text = (self.run / METRICS).read_text(encoding="utf-8") if (self.run / METRICS).is_file() else ""
         self.lines, self._columns = [], Columns()
@@ -125,15 +124,3 @@ def described(provenance: Mapping[str, Any]) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "source": commit,
     }
-
-
-def _template() -> Any:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("report", "jinja2") from error
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = files("medcalib.report").joinpath("templates", "progress.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(text)

@@ -8,7 +8,7 @@ from medcalib import __version__
 from medcalib.report.comparison.figures import fronts, rank_diagrams, sweep_figures
 from medcalib.report.comparison.marks import places
 from medcalib.report.comparison.verdicts import RULE, judged, p_text, row_name
-from medcalib.report.html import _environment, _hash, _template_text
+from medcalib.report.page_templates import environment, script_hash, template_text
 
 Numbers = dict[str, Any]
 HIDDEN = ("root",)  # of the config: where data lies on one machine
@@ -16,11 +16,11 @@ HIDDEN = ("root",)  # of the config: where data lies on one machine
 
 def page_html(results: Numbers, title: str = "Comparison of calibration methods") -> str:
     """The page as one text, from the content of `results.json` alone."""
-    environment = _environment()
-    environment.globals |= {"row_name": row_name, "judged": judged, "p_text": p_text}
-    script = _template_text("script.js")
+    templates = environment()
+    templates.globals |= {"row_name": row_name, "judged": judged, "p_text": p_text}
+    script = template_text("script.js")
     columns = results["columns"]
-    page: str = environment.get_template("comparison.html.j2").render(
+    page: str = templates.get_template("comparison.html.j2").render(
         title=title,
         r=results,
         columns=columns,
@@ -32,9 +32,9 @@ def page_html(results: Numbers, title: str = "Comparison of calibration methods"
         sweeps=sweep_figures(results),
         rule=RULE,
         version=__version__,
-        style=_template_text("style.css"),
+        style=template_text("style.css"),
         script=script,
-        script_hash=_hash(script),
+        script_hash=script_hash(script),
     )
     return page.strip() + "\n"
 

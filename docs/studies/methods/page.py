@@ -1,0 +1,95 @@
+"""Writes the tables of docs/results/methods.md from the CSV files beside it.
+
+python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh wrote; its CSV files are taken over first
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[2] / "results"
+PAGE, NUMBERS = RESULTS / "methods.md", RESULTS / "methods"
+TAKEN = {"search.csv": "search/cells.csv", "cells.csv": "main/cells.csv", "table.csv": "main/table.csv"}
+COLUMNS = {
+    "Dice": "dice",
+    "ECE all": "ece/all",
+    "pred_foreground": "ece/pred_foreground",
+    "foreground": "ece/foreground",
+    "gt_foreground": "ece/gt_foreground",
+    "boundary": "ece/boundary",
+    "NLL": "nll/all",
+}
+WITH_INTERVAL = ("Dice", "pred_foreground", "foreground")
+
+Row = dict[str, str]
+
+
+def rows_of(name: str) -> list[Row]:
+    """A CSV file of the results."""
+    with (NUMBERS / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def shown(value: str, signs: int = 4) -> str:
+    """A number without its leading zero; absent is n/a."""
+    return f"{float(value):.{signs}f}".removeprefix("0") if value else "n/a"
+
+
+def search_table() -> list[list[str]]:
+    """One row an option of the search, on the validation cases."""
+    head = ["method and options", *COLUMNS]
+    return [head, *([row["method"], *(shown(row[key]) for key in COLUMNS.values())] for row in rows_of("search.csv"))]
+
+
+def main_table(calibrator: str) -> list[list[str]]:
+    """One row a method, on the test cases, repaired or not."""
+    head = ["method", "seeds", *COLUMNS]
+    rows = [row for row in rows_of("table.csv") if row["calibrator"] == calibrator and row["seeds_done"] != "0"]
+    return [head, *([row["method"], row["seeds_done"], *(_cell(row, name) for name in COLUMNS)] for row in rows)]
+
+
+def _cell(row: Row, name: str) -> str:
+    key = COLUMNS[name]
+    text = shown(row[key])
+    if name not in WITH_INTERVAL or not row[f"{key} low"]:
+        return text
+    return f"{text} [{shown(row[f'{key} low'])}, {shown(row[f'{key} high'])}]"
+
+
+TABLES = {
+    "search": search_table,
+    "plain": lambda: main_table("none"),
+    "temperature": lambda: main_table("temperature"),
+    "focal_temperature": lambda: main_table("focal_temperature"),
+}
+
+
+def markdown(table: list[list[str]]) -> str:
+    """A table of Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([lines[0], "|---" * len(table[0]) + "|", *lines[1:]])
+
+
+def page(text: str) -> str:
+    """The page with its tables as the CSV files have them."""
+
+    def filled(found: re.Match[str]) -> str:
+        return f"<!-- table: {found[1]} -->\n{markdown(TABLES[found[1]]())}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Take over the numbers of a run, if one is named, and write the page."""
+    if len(sys.argv) > 1:
+        for name, source in TAKEN.items():
+            shutil.copyfile(Path(sys.argv[1]) / source, NUMBERS / name)
+    PAGE.write_text(page(PAGE.read_text("utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
