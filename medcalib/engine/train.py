@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from medcalib.config.dataset import cases_and_split
 from medcalib.data.splits import Split
 from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
-from medcalib.engine.execution import autocast, compiled, images_on_device, on_device, placed, reproducible
+from medcalib.engine.execution import compiled, placed, reproducible
 from medcalib.engine.loader import EpochBatches, training_loader, validation_items
 from medcalib.engine.multiplier_line import multipliers
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
@@ -32,6 +30,7 @@ from medcalib.engine.provenance import Provenance
 from medcalib.engine.signals import Stop, listening
 from medcalib.engine.state import Progress, State
 from medcalib.engine.status import Status
+from medcalib.engine.step import optimizer_step
 from medcalib.engine.tracking import Tracker, Trackers, shareable, wanted
 from medcalib.engine.validate import validate
 from medcalib.errors import PreemptedError, TrainingError
@@ -248,58 +247,4 @@ def _count_bad(state: State, bad: bool) -> None:
 
 
 def _step(training: Training, patches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float] | None:
-    """One optimizer step; None when the loss or a gradient is not finite on any rank, and then no weight is changed.
-
-    The host waits for the device once, to learn that; between accumulated batches that drive multipliers, too.
-    """
-    state, config = training.state, training.config.train
-    driven = config.multipliers == "train"
-    state.optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
-    for left, (images, labels) in zip(reversed(range(len(patches))), patches, strict=True):
-        with _no_sync(training.network) if left else nullcontext():  # gradients meet once a step
-            for name, part in _backward(training, images, labels, len(patches)).items():
-                sums[name] = sums.get(name, torch.zeros_like(part)) + part / len(patches)
-        if driven and left:
-            if not _finite(_fetched(sums.values())):
-                return None
-            state.objective.observe_remembered()
-    state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm or math.inf)
-    *values, norm_value = _fetched([*sums.values(), norm.double()])
-    finite = _finite([*values, norm_value])
-    if finite or (state.scaler.is_enabled() and _finite(values)):
-        state.scaler.step(state.optimizer)  # leaves the weights alone when a scaled gradient overflowed
-        state.scaler.update()
-    elif state.scaler.is_enabled():
-        state.scaler.update(state.scaler.get_scale())  # a smaller scale makes no loss finite
-    if finite and driven:
-        state.objective.observe_remembered()
-    return dict(zip(sums, values, strict=True)) if finite else None
-
-
-def _fetched(scalars: Iterable[Tensor]) -> list[float]:
-    """Scalars of the device, in one copy; NaN stands for those that are not finite on some rank."""
-    found = torch.stack(list(scalars))
-    bad = distributed.all_reduce_sum((~found.isfinite()).long())
-    return found.masked_fill(bad > 0, math.nan).tolist()
-
-
-def _finite(values: Iterable[float]) -> bool:
-    return all(math.isfinite(value) for value in values)
-
-
-def _backward(training: Training, images: Tensor, labels: Tensor, of: int) -> dict[str, Tensor]:
-    """Add the gradient of one of `of` batches; the parts of its loss, which nobody has waited for."""
-    state, config = training.state, training.config.train
-    images, labels = images_on_device(images, config, state.device), on_device(labels, state.device)
-    with autocast(config, state.device):
-        logits = training.network(images)
-    parts = state.objective.parts(logits, labels, images, remember=config.multipliers == "train")
-    loss = torch.stack(list(parts.values())).sum()
-    state.scaler.scale(loss if of == 1 else loss / of).backward()  # type: ignore[no-untyped-call]
-    return {name: part.detach().double() for name, part in parts.items()}
-
-
-def _no_sync(network: nn.Module) -> AbstractContextManager[None]:
-    return network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+    return optimizer_step(training.network, training.state, training.config.train, patches)

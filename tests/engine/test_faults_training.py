@@ -21,7 +21,7 @@ from tiny import TINY, changed
 from torch import nn
 
 from medcalib.config import RunConfig
-from medcalib.engine import inference
+from medcalib.engine import inference, step
 from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.inference import window_logits
@@ -179,8 +179,8 @@ def test_the_host_waits_for_the_device_once_a_step(
     tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every value that the loop reads comes by the one place that fetches, also of accumulated batches."""
-    original, fetched = module._fetched, []
-    monkeypatch.setattr(module, "_fetched", lambda scalars: fetched.append(1) or original(scalars))
+    original, fetched = step._fetched, []
+    monkeypatch.setattr(step, "_fetched", lambda scalars: fetched.append(1) or original(scalars))
     train(changed(tiny, epochs=1, accumulate=2), tmp_path / "run")
     assert len(fetched) == 3
 
