@@ -6,6 +6,7 @@ python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh wrote; its CSV 
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 RESULTS = Path(__file__).parents[2] / "results"
 PAGE, NUMBERS = RESULTS / "methods.md", RESULTS / "methods"
 TAKEN = {"search.csv": "search/cells.csv", "cells.csv": "main/cells.csv", "table.csv": "main/table.csv"}
+RESULT, DIFFERENCES = "main/results.json", "differences.csv"
+COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
 COLUMNS = {
     "Dice": "dice",
     "ECE all": "ece/all",
@@ -60,8 +63,43 @@ def _cell(row: Row, name: str) -> str:
     return f"{text} [{shown(row[f'{key} low'])}, {shown(row[f'{key} high'])}]"
 
 
+def differences_table(reference: str) -> list[list[str]]:
+    """One row a method as trained: what it has more than the reference, with interval and Holm's p."""
+    head = ["method", *COMPARED]
+    found: dict[str, list[str]] = {}
+    for row in rows_of(DIFFERENCES):
+        if row["reference"] == reference:
+            limits = f"[{_signed(row['low'])}, {_signed(row['high'])}]"
+            clear = float(row["low"]) * float(row["high"]) > 0 and row["p_holm"] and float(row["p_holm"]) < 0.05
+            text = f"{_signed(row['difference'])} {limits}"
+            found.setdefault(row["method"], [row["method"]]).append(f"**{text}**" if clear else text)
+    return [head, *found.values()]
+
+
+def _signed(value: str) -> str:
+    return f"{float(value):+.4f}".replace("0.", ".", 1)
+
+
+def write_differences(results: Path) -> None:
+    """The paired differences of the networks as trained, from `results.json`."""
+    references = json.loads(results.read_text("utf-8"))["references"]
+    with (NUMBERS / DIFFERENCES).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["reference", "method", "column", "difference", "low", "high", "p_holm", "n_seeds"])
+        for reference in references:
+            for row in reference["rows"]:
+                if row["calibrator"] != "none" or row["differences"]["dice"]["difference"] is None:
+                    continue
+                for column in COMPARED.values():
+                    found = row["differences"][column]
+                    numbers = [found[key] for key in ("difference", "low", "high", "p_holm", "n_seeds")]
+                    table.writerow([reference["method"], row["method"], column, *numbers])
+
+
 TABLES = {
     "search": search_table,
+    "against_ce": lambda: differences_table("ce"),
+    "against_dice_ce": lambda: differences_table("dice_ce"),
     "plain": lambda: main_table("none"),
     "temperature": lambda: main_table("temperature"),
     "focal_temperature": lambda: main_table("focal_temperature"),
@@ -88,6 +126,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         for name, source in TAKEN.items():
             shutil.copyfile(Path(sys.argv[1]) / source, NUMBERS / name)
+        write_differences(Path(sys.argv[1]) / RESULT)
     PAGE.write_text(page(PAGE.read_text("utf-8")), encoding="utf-8")
 
 
