@@ -10,17 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import SHORTEST
 
 from medcalib.config.bundled import bundled
-
-TINY = [
-    "model.channels=[4, 8]",
-    "model.strides=[[2, 2, 1]]",
-    "train.patch_size=[16, 16, 4]",
-    "train.epochs=1",
-    "train.steps_per_epoch=2",
-    "split.folds=3",
-]
 
 
 def medcalib(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,8 +59,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     data, run = folder / "data", folder / "run"
     steps = {
         "phantom": medcalib("phantom", "--layout", "acdc", "--cases", 4, "--seed", 3, "--out", data),
-        "check": medcalib("check", "phantom", "--data", data, "--json", *sets(TINY)),
-        "train": medcalib("train", "phantom", "--data", data, "--loss", "mbls", "--out", run, *sets(TINY)),
+        "check": medcalib("check", "phantom", "--data", data, "--json", *sets(SHORTEST)),
+        "train": medcalib("train", "phantom", "--data", data, "--loss", "mbls", "--out", run, *sets(SHORTEST)),
         "predict": medcalib("predict", run, "--out", folder / "pred"),
     }
     pair = ["--predictions", folder / "pred", "--labels", data, "--config", "phantom"]

@@ -12,22 +12,14 @@ import types
 from pathlib import Path
 
 import pytest
+from tiny import SHORTEST
 from typer.testing import CliRunner
 
 from medcalib.cli import app
 from medcalib.data.phantom import write_dataset
 from medcalib.engine.compare import runner
 
-TINY = [
-    "model.channels=[4, 8]",
-    "model.strides=[[2, 2, 1]]",
-    "train.patch_size=[16, 16, 4]",
-    "train.epochs=1",
-    "train.steps_per_epoch=2",
-    "split.folds=3",
-    "score.regions=[all, pred_foreground]",
-    "score.distances=false",
-]
+TINY = (*SHORTEST, "score.regions=[all, pred_foreground]", "score.distances=false")
 
 
 @pytest.fixture(scope="module")

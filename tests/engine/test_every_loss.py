@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from runs import train_interrupted
 from tiny import TINY, changed
 
 from medcalib import losses
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
-from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.train import train
 
@@ -24,18 +24,6 @@ def config_of(phantom: Path, loss: str, *overrides: str) -> RunConfig:
     return load(bundled()["phantom"], data=str(phantom), loss=loss, overrides=(*TINY, *SHORT, *overrides))
 
 
-def stop_in_the_second_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    original, steps = module._step, {"left": 3}
-
-    def interrupted(*args: Any) -> Any:
-        steps["left"] -= 1
-        if steps["left"] < 0:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(module, "_step", interrupted)
-
-
 def same(a: Any, b: Any) -> bool:
     """Equal tensors, or dictionaries of them (the sums of a term)."""
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else all(torch.equal(a[key], b[key]) for key in a)
@@ -44,10 +32,7 @@ def same(a: Any, b: Any) -> bool:
 def check_resumes(config: RunConfig, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Straight and stopped runs end in the same state, bit for bit; returns it."""
     straight = train(config, folder / "straight")
-    with monkeypatch.context() as patch:
-        stop_in_the_second_epoch(patch)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, folder / "stopped")
+    train_interrupted(3, config, folder / "stopped", monkeypatch)
     torch.manual_seed(99)
     resumed = train(config, folder / "stopped", resume=True)
     assert {**resumed, "seconds": 0} == {**straight, "seconds": 0}

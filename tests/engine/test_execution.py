@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from runs import assert_same_runs
+from runs import assert_same_runs, train_interrupted
 from tiny import changed
 from torch import nn
 
@@ -103,30 +102,13 @@ def test_compiled_and_plain_runs_continue_each_other(
     monkeypatch.setattr("medcalib.engine.train.compiled", lambda *args: calls.append(original(*args)) or calls[-1])
     train(config, tmp_path / "plain")
     run = tmp_path / "run"
-    stop_in_second_epoch(changed(config, compile=True), run, monkeypatch)
+    train_interrupted(4, changed(config, compile=True), run, monkeypatch)
     train(config, run, resume=True)
     assert [hasattr(network, "_orig_mod") for network in calls] == [False, True, False]
     model, _ = load_model(run, config, CPU, "last")
     assert not any("_orig_mod" in key for key in model.state_dict())
     if backend == "eager":
         assert_same_runs(tmp_path / "plain", run)
-
-
-def stop_in_second_epoch(config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from medcalib.engine import train as module
-
-    original, steps = module._step, []
-
-    def interrupted(*args: Any) -> Any:
-        steps.append(1)
-        if len(steps) > 4:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, run)
 
 
 def test_a_checkpoint_of_another_device_and_layout_is_continued(tiny: RunConfig) -> None:

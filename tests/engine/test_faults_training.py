@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import assert_same_runs, lines, status
+from runs import assert_same_runs, lines, status, train_interrupted
 from tiny import TINY, changed
 from torch import nn
 
@@ -74,7 +74,7 @@ def test_a_full_disk_loses_nothing(tiny: RunConfig, tmp_path: Path, monkeypatch:
     """With room again the run goes on to the same bits. Checkpoints take more than 10 kB, other files less."""
     config, run = changed(tiny, epochs=2), tmp_path / "run"
     train(config, tmp_path / "straight")
-    interrupt_in_second_epoch(config, run, monkeypatch)
+    train_interrupted(4, config, run, monkeypatch)
     files = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
     with (
         files_no_larger_than(10_000),
@@ -95,21 +95,6 @@ def test_a_full_disk_leaves_the_metrics_whole(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     append_metrics(tmp_path, {"epoch": 2})
     assert [line["epoch"] for line in lines(tmp_path)] == [1, 2]
-
-
-def interrupt_in_second_epoch(config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, steps = module._step, []
-
-    def interrupted(*args: Any) -> Any:
-        steps.append(1)
-        if len(steps) > 4:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, run)
 
 
 def test_half_precision_scaling_backs_off_and_settles(

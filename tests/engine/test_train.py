@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from runs import status, train_interrupted
 from tiny import changed
 
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
-from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.train import train
 from medcalib.errors import ConfigError, DataError, DataRefusedError, TrainingError
@@ -24,25 +24,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return Checkpoints(run).load_last()["model"]
 
 
-def status(run: Path) -> str:
-    return json.loads((run / "status.json").read_text())["status"]
-
-
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def stop_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupt as Ctrl-C would, in the middle of the epoch that follows."""
-    original, steps = module._step, {"left": epochs * 3 + 1}
-
-    def interrupted(*args: Any) -> Any:
-        steps["left"] -= 1
-        if steps["left"] < 0:
-            raise KeyboardInterrupt
-        return original(*args)
-
-    monkeypatch.setattr(module, "_step", interrupted)
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2])
@@ -53,10 +36,7 @@ def test_stop_and_resume_gives_the_same_bits_as_not_stopping(
     overrides = {"loss": load(bundled()["phantom"], loss=loss).loss}
     config = changed(tiny.model_copy(update=overrides))
     straight = train(config, tmp_path / "straight")
-    with monkeypatch.context() as patch:
-        stop_after(epochs, patch)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped")
+    train_interrupted(3 * epochs + 1, config, tmp_path / "stopped", monkeypatch)
     assert status(tmp_path / "stopped") == "interrupted"
     torch.manual_seed(99)  # what happened in between must not matter
     resumed = train(config, tmp_path / "stopped", resume=True)
@@ -73,10 +53,7 @@ def test_dropout_resumes_exactly_too(
     dropping = tiny.model_copy(update={"model": tiny.model.model_copy(update={"dropout": 0.3})})
     train(dropping, tmp_path / "straight")
     config = changed(dropping, workers=workers)
-    with monkeypatch.context() as patch:
-        stop_after(1, patch)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped")
+    train_interrupted(4, config, tmp_path / "stopped", monkeypatch)
     train(config, tmp_path / "stopped", resume=True)
     assert equal(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
 

@@ -6,21 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
 
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
 from medcalib.data.phantom import write_dataset
-
-TINY = (
-    "model.channels=[4, 8]",
-    "model.strides=[[2, 2, 1]]",
-    "train.patch_size=[16, 16, 4]",
-    "train.batch_size=2",
-    "train.epochs=3",
-    "train.steps_per_epoch=3",
-    "train.validate_every=2",
-    "split.folds=3",
-)
 
 
 @pytest.fixture(autouse=True)

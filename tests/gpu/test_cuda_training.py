@@ -7,21 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from runs import train_interrupted
+from tiny import changed
 
 from medcalib.config import RunConfig, dump
-from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.predict import predict
 from medcalib.engine.train import train
 from medcalib.errors import TrainingError
-
-
-def changed(config: RunConfig, **options: Any) -> RunConfig:
-    return config.model_copy(update={"train": config.train.model_copy(update=options)})
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -30,18 +26,7 @@ def test_resumes_to_the_same_bits(
 ) -> None:
     config = changed(on_cuda, precision=precision)
     straight = train(config, tmp_path / "straight")
-    original, left = module._step, [4]
-
-    def interrupted(*given: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "stopped")
+    train_interrupted(4, config, tmp_path / "stopped", monkeypatch)
     resumed = train(config, tmp_path / "stopped", resume=True)
     volatile = {"seconds": 0}
     assert {**resumed, **volatile} == {**straight, **volatile}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from medcalib.config import RunConfig
 from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
 
@@ -58,3 +59,19 @@ def signal_after(steps: int, patch: pytest.MonkeyPatch, number: int = signal.SIG
         return original(*args)
 
     patch.setattr(module, name, signaled)
+
+
+def train_interrupted(steps: int, config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until Ctrl-C would come in the step after so many."""
+    original, left = module._step, [steps]
+
+    def interrupted(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            module.train(config, run)

@@ -15,6 +15,15 @@ TINY = (
     "split.folds=3",
 )
 
+SHORTEST = (  # for the command line: two steps
+    "model.channels=[4, 8]",
+    "model.strides=[[2, 2, 1]]",
+    "train.patch_size=[16, 16, 4]",
+    "train.epochs=1",
+    "train.steps_per_epoch=2",
+    "split.folds=3",
+)
+
 
 def changed(config: RunConfig, **train: object) -> RunConfig:
     """The config with other training options."""
