@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,7 @@ def predict(
         refuse_other_model(fitted, calibrator, entry["sha256"], str(run))
         refuse_fitted_cases(fitted, calibrator, cases)
     predictor = Predictor(config, model, preprocess_of(config), chosen)
-    method = method_of(config, fitted) | {
-        "weights": weights,
-        "weights_sha256": entry["sha256"],
-        "epoch": entry["epoch"],
-    }
+    method = method_of(config, fitted, weights, entry)
 
     def predicted(case: Case) -> Prediction:
         loaded = load_case(case, config.data.label_map, nonfinite=config.data.nonfinite, with_label=False)
@@ -65,13 +62,15 @@ def predict(
     return write_predictions(out, source, split, cases, predicted, (config.root,), "predict")
 
 
-def method_of(config: RunConfig, fitted: Fitted | None = None) -> dict[str, Any]:
+def method_of(config: RunConfig, fitted: Fitted | None, weights: Weights, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The name of a method in tables, and every setting that made it; no path, since results travel."""
     settings = config.model_dump(mode="json", include={"loss", "model", "train", "preprocess", "augment", "predict"})
+    used = {"weights": weights, "weights_sha256": entry["sha256"], "epoch": entry["epoch"]}
     if fitted is None:
-        return {"name": config.loss.name, **settings}
+        return {"name": config.loss.name, **settings, **used}
     return {
         "name": f"{config.loss.name} + {fitted.calibrator.name}",
         **settings,
         "calibrator": described(fitted),
+        **used,
     }

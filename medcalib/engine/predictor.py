@@ -38,7 +38,10 @@ class Predictor:
 
     def probs(self, loaded: LoadedCase, calibrator: Calibrator | None = None) -> NDArray[np.float32]:
         """Class probabilities (C, i, j, k) on the grid of the case's image, repaired by `calibrator`."""
-        logits = self.logits(loaded)
+        return self.repaired(self.logits(loaded), loaded, calibrator)
+
+    def repaired(self, logits: Tensor, loaded: LoadedCase, calibrator: Calibrator | None) -> NDArray[np.float32]:
+        """As `probs`, from the logits of the case."""
         if calibrator is not None:
             images = self.normalized(loaded)[None] if calibrator.image_channels else None
             logits = calibrator(logits[None], images)[0]

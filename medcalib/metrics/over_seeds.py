@@ -12,13 +12,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata, wilcoxon
 
 from medcalib.metrics.intervals import MIN_PATIENTS, over_patients_at_once
 
 Array = NDArray[np.float64]
 Kind = Literal["mean", "ece", "ace"]
-ENUMERATED = 13  # up to as many patients, scipy takes all signs where differences tie or are 0
 
 
 @dataclass(frozen=True)
@@ -135,26 +133,3 @@ def over_patients_of(case_values: Array, owners: Sequence[int], patients: int) -
     with np.errstate(divide="ignore", invalid="ignore"):
         means: Array = sums / counts.reshape(-1, *(1,) * (case_values.ndim - 1))
     return means
-
-
-def signed_rank(first: Array, second: Array) -> tuple[float | None, int]:
-    """p of Wilcoxon's two-sided signed-rank test on second - first (P,), and of how many patients; NaN is left out.
-
-    None where no patient differs. Reference: F. Wilcoxon, Biometrics Bulletin 1945.
-    """
-    differences = second - first
-    differences = differences[np.isfinite(differences)]
-    if not differences.any():
-        return None, len(differences)
-    if len(differences) <= ENUMERATED and len({0.0, *np.abs(differences)}) <= len(differences):
-        return _enumerated(differences[differences != 0]), len(differences)
-    return float(wilcoxon(differences).pvalue), len(differences)
-
-
-def _enumerated(differences: Array) -> float:
-    """p over all signs, as scipy has it where few patients tie (n of them: 2^n sums), a hundred times as fast."""
-    ranks = rankdata(np.abs(differences))
-    signs = np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks)) & 1
-    sums = signs @ ranks
-    seen = ranks[differences > 0].sum()
-    return float(min(1.0, 2 * min((sums <= seen).mean(), (sums >= seen).mean())))

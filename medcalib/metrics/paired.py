@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from medcalib.metrics.intervals import of_mean
+from medcalib.metrics.signed_rank import signed_rank
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def paired_difference(first: Sequence[float | None], second: Sequence[float | No
         counts[owners.index(patient)] += 1
     interval = of_mean(sums, counts)
     differences = sums / counts
-    p = float(wilcoxon(differences).pvalue) if differences.any() else None
+    p, _ = signed_rank(np.zeros_like(differences), differences)
     difference = float(sums.sum() / counts.sum())
     return Paired(difference, interval.low, interval.high, p, p, len(known), len(owners), absent)
 

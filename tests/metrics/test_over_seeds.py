@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from medcalib.metrics.intervals import of_ece, of_mean
-from medcalib.metrics.over_seeds import Contrast, Tables, estimates, over_patients_of, signed_rank
+from medcalib.metrics.over_seeds import Contrast, Tables, estimates, over_patients_of
+from medcalib.metrics.signed_rank import signed_rank
 
 
 def _tables(kind: str, models: int = 3, patients: int = 9, channels: int = 1, bins: int = 4) -> Tables:

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 import medcalib
 from medcalib.config import RunConfig
@@ -89,7 +87,9 @@ def score_rows(
         predicting += time.perf_counter() - began
         for row in working.values():
             began = time.perf_counter()
-            _score(row, case, Prediction(_probs(row, case, logits, loaded, predictor), loaded.affine, label_map))
+            calibrator = None if row.fitted is None else row.fitted.for_case(case)
+            probs = predictor.repaired(logits, loaded, calibrator)
+            _score(row, case, Prediction(probs, loaded.affine, label_map))
             row.seconds += time.perf_counter() - began
     for row in working.values():
         _finish(row, config, cases, split)
@@ -106,10 +106,9 @@ def _prepared(
     if fitted is not None and file is not None:
         refuse_other_model(fitted, file, entry["sha256"], "this run")
         refuse_fitted_cases(fitted, file, cases)
-    used = {"weights": weights, "weights_sha256": entry["sha256"], "epoch": entry["epoch"]}
     about = {
         "dataset": config.name,
-        "method": method_of(config, fitted) | used,
+        "method": method_of(config, fitted, weights, entry),
         "software": f"medcalib {medcalib.__version__}",
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -122,15 +121,6 @@ def _loaded(case: Case, config: RunConfig) -> LoadedCase:
     if case.label is None:
         raise DataError("missing_reference", "no reference label for this prediction")
     return load_case(case, config.data.label_map, nonfinite=config.data.nonfinite, with_label=False)
-
-
-def _probs(row: _Row, case: Case, logits: Tensor, loaded: LoadedCase, predictor: Predictor) -> NDArray[np.float32]:
-    calibrator = None if row.fitted is None else row.fitted.for_case(case)
-    if calibrator is not None:
-        images = predictor.normalized(loaded)[None] if calibrator.image_channels else None
-        logits = calibrator(logits[None], images)[0]
-    probs: NDArray[np.float32] = logits.softmax(0).numpy()
-    return probs
 
 
 def _score(row: _Row, case: Case, prediction: Prediction) -> None:

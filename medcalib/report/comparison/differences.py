@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medcalib.metrics.over_seeds import Contrast, Estimate, signed_rank
+from medcalib.metrics.over_seeds import Contrast, Estimate
+from medcalib.metrics.signed_rank import signed_rank
 from medcalib.report.comparison.plan import NONE
 from medcalib.report.comparison.study import RowKey, Study
 
