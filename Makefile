@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu bench bench-scoring bench-calibrators lint format schema figures study notebooks \
+.PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema figures study notebooks \
 	docker-check docker-build clean
 
 demo: $(READY)
@@ -19,6 +19,11 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest tests/gpu tests/ops/test_triton.py -k "not interpreted and not machine_code"
+
+# every fault of tests/fault_list.py, the slow ones too; writes docs/reliability.md
+reliability: $(READY)
+	$(BIN)/python -m pytest -m fault --faults build/faults.json; code=$$?; \
+	$(BIN)/python docs/reliability.py build/faults.json; exit $$code
 
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv

@@ -13,6 +13,8 @@ from helpers import LPS, REPOSITORY
 
 from medcalib.data.nifti import write_volume
 
+pytest_plugins = ["fault_report"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
