@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from medcalib.data.case import Case
 from medcalib.data.geometry import Affine, on_same_grid, voxel_sizes
 from medcalib.data.labels import LabelMap
-from medcalib.data.nifti import MAX_VOXELS, Volume, read_volume
+from medcalib.data.nifti import Volume, read_volume
+from medcalib.data.nifti_header import MAX_VOXELS
 from medcalib.errors import DataError
 
 Nonfinite = Literal["refuse", "zero"]
