@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -20,6 +21,7 @@ from medcalib.errors import DataError
 
 Nonfinite = Literal["refuse", "zero"]
 FORMATS_BY_ITK = (".mha", ".mhd", ".nrrd")
+_COMPRESSED = re.compile(rb"CompressedData\s*=\s*[Tt1]")
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
             )
         if prod(size) > MAX_VOXELS:
             raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
-        if path.suffix.lower() != ".nrrd" and b"CompressedData = True" in path.read_bytes()[:4096]:
+        if path.suffix.lower() != ".nrrd" and _COMPRESSED.search(_start(path)):
             raise DataError(
                 "unverifiable", f"{path} is compressed MetaImage, whose damage cannot be noticed; convert it to .nii.gz"
             )
@@ -141,6 +143,11 @@ def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
     affine[:3, 3] = image.GetOrigin()
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world is LPS
     return Volume(array if dtype is None else array.astype(dtype), to_ras @ affine)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(1 << 16)
 
 
 def _finite(image: NDArray[np.float32], case: Case, nonfinite: Nonfinite) -> NDArray[np.float32]:

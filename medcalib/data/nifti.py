@@ -143,6 +143,8 @@ def stem(path: Path) -> str:
 
 
 def _open(path: Path) -> BufferedReader | gzip.GzipFile:
+    if path.exists() and not path.is_file():
+        raise DataError("unreadable", f"{path} is no regular file")  # a pipe would be waited for
     try:
         with path.open("rb") as stream:
             start = stream.read(512)
