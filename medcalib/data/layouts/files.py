@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from medcalib.data.case import Case
+from medcalib.data.itk import FORMATS
 from medcalib.data.layouts.common import POSTERIOR, Problems, check_once, posterior, report_unpaired
-from medcalib.data.load import FORMATS_BY_ITK
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import Problem
 
@@ -74,7 +74,7 @@ def _apart(found: dict[str, Path], pattern: str, others: dict[str, Path], other:
 
 
 def _is_volume(path: Path) -> bool:
-    return is_nifti(path) or (path.suffix.lower() in FORMATS_BY_ITK and not path.name.startswith("."))
+    return is_nifti(path) or (path.suffix.lower() in FORMATS and not path.name.startswith("."))
 
 
 def _matches(root: Path, pattern: str) -> dict[str, Path]:
