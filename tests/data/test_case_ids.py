@@ -137,7 +137,7 @@ def test_a_dataset_with_one_id_twice_is_not_scored(folder: Path) -> None:
 
 
 @pytest.mark.fault(16)
-def test_a_dataset_with_an_unsafe_id_is_neither_checked_nor_predicted_nor_scored(folder: Path) -> None:
+def test_a_dataset_with_an_unsafe_id_is_refused_by_check_and_score(folder: Path) -> None:
     """nnU-Net's dataset.json may name its cases itself; a split of a foreign run may name them, too."""
     data = folder / "data"
     shutil.copytree(folder / "labels", data / "imagesTr")
