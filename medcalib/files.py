@@ -8,12 +8,12 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from medcalib.errors import DataError
+from medcalib.errors import ConfigError, DataError
 
 CASE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?\Z")
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?\Z", re.IGNORECASE)
@@ -46,9 +46,36 @@ def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically, whatever the locale."""
+    """Write UTF-8 text atomically, whatever the locale; bytes of file names that are no UTF-8 become `\\udcXX`."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def appending(path: Path) -> BinaryIO:
+    """Open a file unbuffered, to add bytes to its end. A symbolic link is not followed: `OSError`."""
+
+    def opened(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    return open(path, "ab", buffering=0, opener=opened)
+
+
+def refuse_links_out(folder: Path) -> None:
+    """`ConfigError` when a folder within `folder`, at any depth, is a symbolic link that leads out of it.
+
+    `folder` itself may be a link, and links to files need no care: `atomic` replaces them.
+    """
+    root = Path(os.path.realpath(folder))
+    for parent, folders, _ in os.walk(root):
+        for name in folders:
+            path = Path(parent, name)
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                raise ConfigError(f"{path} is a link that leads out of {folder}; remove it, or choose another --out")
+
+
+def same_place(a: Path, b: Path) -> bool:
+    """Whether two paths lead to one place, by links too; a circle of links is no error."""
+    return os.path.realpath(a) == os.path.realpath(b)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,3 +112,14 @@ def check_case_id(case_id: str) -> str:
             "'-', starting with a letter or digit",
         )
     return case_id
+
+
+def twins(case_ids: Iterable[str]) -> dict[str, str]:
+    """Ids that differ in letter case alone from one before them, and that one: some systems make them one file."""
+    first: dict[str, str] = {}
+    found = {}
+    for case_id in case_ids:
+        other = first.setdefault(case_id.casefold(), case_id)
+        if other != case_id:
+            found[case_id] = other
+    return found

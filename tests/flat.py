@@ -6,6 +6,7 @@ from pathlib import Path
 
 from helpers import LPS, smooth_case
 
+from medcalib import calibrators
 from medcalib.data.case import Case
 from medcalib.data.labels import LabelMap
 from medcalib.data.nifti import write_volume
@@ -25,9 +26,18 @@ def write_flat(folder: Path, cases: int = 8, shape: tuple[int, ...] = (14, 12, 6
         write_volume(labels / f"{case.id}.nii.gz", label.numpy(), LPS)
         if case.id != UNPREDICTED:
             write_prediction(predictions, case, probs.numpy(), LPS, LABELS, {})
-    whole = (predictions / f"{BAD}.nii.gz").read_bytes()
-    (predictions / f"{BAD}.nii.gz").write_bytes(whole[: len(whole) // 2])
+    if (predictions / f"{BAD}.nii.gz").exists():  # of two cases none is bad
+        whole = (predictions / f"{BAD}.nii.gz").read_bytes()
+        (predictions / f"{BAD}.nii.gz").write_bytes(whole[: len(whole) // 2])
     return predictions, labels
+
+
+def save_calibrator(path: Path) -> None:
+    """A temperature fitted to some other voxels of as many classes."""
+    probs, label = smooth_case(99, 3, (8, 7, 6))
+    calibrator = calibrators.build("temperature", 3)
+    calibrator.fit(probs.log()[None], label[None].long())
+    calibrator.save(path)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

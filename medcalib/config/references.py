@@ -18,8 +18,7 @@ def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
     if data is None:
         return flat_references(labels)
     cases, problems = scan(data, labels)
-    if not cases:
-        require(problems)
+    require(p for p in problems if not cases or p.reason == "duplicate_case_id")  # whose label would it be?
     return {case.id: case for case in cases}
 
 

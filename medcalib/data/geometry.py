@@ -15,11 +15,15 @@ Affine = NDArray[np.float64]
 UNIT_AFFINE = "unit_affine_repaired"
 SHEARED = "sheared_affine"
 NO_CODES = "no_orientation_codes"
+QFORM_DIFFERS = "qform_differs"
+NO_PIXDIM = "no_pixdim"
 WARNINGS = {
     UNIT_AFFINE: "the affine has unit voxels while pixdim holds the true spacing (all of ACDC is stored so); "
     "the spacing is taken from pixdim",
     SHEARED: "the affine is sheared; scored on its own grid, resampling is refused",
     NO_CODES: "qform_code and sform_code are both 0; orientation is assumed from pixdim alone",
+    QFORM_DIFFERS: "qform and sform place the volume differently; the sform is used",
+    NO_PIXDIM: "pixdim holds no voxel sizes; they are taken from the affine",
 }
 
 
@@ -35,7 +39,7 @@ def is_sheared(affine: Affine) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3)
 
 
-def usable_affine(header: Any, path: Path) -> tuple[Affine, tuple[str, ...]]:
+def usable_affine(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Affine, tuple[str, ...]]:
     """The affine to trust and the codes of what was wrong: sform first, then qform, then pixdim.
 
     The unit-voxel fault is repaired from pixdim; any other disagreement between affine and pixdim, a
@@ -51,9 +55,25 @@ def usable_affine(header: Any, path: Path) -> tuple[Affine, tuple[str, ...]]:
     if (zooms > 0).all() and np.isfinite(zooms).all():
         affine, repaired = _reconciled(affine, zooms, path)
         found += repaired
+    else:
+        found.append(NO_PIXDIM)
     if is_sheared(affine):
         found.append(SHEARED)
+    if not found and _qform_differs(header, affine, shape):
+        found.append(QFORM_DIFFERS)
     return affine, tuple(found)
+
+
+def _qform_differs(header: Any, affine: Affine, shape: tuple[int, ...]) -> bool:
+    """Whether both forms are set and lie more than a tenth of the smallest voxel edge apart."""
+    if int(header["sform_code"]) == 0 or int(header["qform_code"]) == 0:
+        return False
+    try:
+        other = np.asarray(header.get_qform(), np.float64)
+    except (ValueError, nib.spatialimages.HeaderDataError):  # its quaternion is none
+        return True
+    distance = corner_distance_mm(other, affine, shape)
+    return not distance <= 0.1 * min(voxel_sizes(affine))
 
 
 def _reconciled(affine: Affine, zooms: NDArray[np.float64], path: Path) -> tuple[Affine, list[str]]:

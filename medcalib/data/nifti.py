@@ -8,7 +8,6 @@ header extensions (where names of patients hide) are skipped unread.
 from __future__ import annotations
 
 import gzip
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,35 +18,16 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from medcalib.data.geometry import usable_affine, voxel_sizes
+from medcalib.data.geometry import voxel_sizes
+from medcalib.data.nifti_header import MAX_VOXELS, Header, describe, header_size, parse_header
 from medcalib.errors import DataError
 from medcalib.files import atomic
 
-MAX_VOXELS = 2**31
 TRAILING_BYTES = 1 << 16  # padding behind the voxels that is still tolerated
+_DEFLATE_RATIO = 1032  # no gzip file unpacks to more times its size
 _PIECE = 1 << 24
-_HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a NIfTI header says, before any voxel is read. `warnings` holds codes of repaired faults."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    affine: NDArray[np.float64]
-    offset: int
-    slope: float
-    intercept: float
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the stored voxels."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -67,7 +47,7 @@ class Volume:
 def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> Header:
     """Read and check the header alone. `DataError` says what the file really is when it is no NIfTI."""
     with _open(path) as stream:
-        return _parse_header(stream, path, max_voxels)
+        return parse_header(stream, path, max_voxels)
 
 
 def read_volume(path: Path, *, dtype: Any = np.float32, max_voxels: int = MAX_VOXELS) -> Volume:
@@ -77,7 +57,8 @@ def read_volume(path: Path, *, dtype: Any = np.float32, max_voxels: int = MAX_VO
     size 1 are dropped. Raises `DataError` on damage, on impossible headers and on unusable geometry.
     """
     with _open(path) as stream:
-        header = _parse_header(stream, path, max_voxels)
+        header = parse_header(stream, path, max_voxels)
+        _require_bytes(path, header)
         raw = np.empty(header.nbytes, np.uint8)
         _read_exactly(stream, memoryview(raw.data), header, path)
     stored = raw.view(header.dtype).reshape(header.shape, order="F")
@@ -162,6 +143,8 @@ def stem(path: Path) -> str:
 
 
 def _open(path: Path) -> BufferedReader | gzip.GzipFile:
+    if path.exists() and not path.is_file():
+        raise DataError("unreadable", f"{path} is no regular file")  # a pipe would be waited for
     try:
         with path.open("rb") as stream:
             start = stream.read(512)
@@ -170,83 +153,27 @@ def _open(path: Path) -> BufferedReader | gzip.GzipFile:
     if not start:
         raise DataError("empty_file", f"{path} is empty")
     packed = start[:2] == b"\x1f\x8b"
-    if path.name.endswith(".gz") != packed:
-        what = "gzip data without .gz in its name" if packed else _describe(start)
-        raise DataError("not_gzip" if not packed else "not_nifti", f"{path} is {what}")
+    if path.name.endswith(".gz") and not packed:
+        uncompressed = bool(header_size(start))
+        what = "an uncompressed NIfTI file named .gz; rename it to .nii" if uncompressed else describe(start)
+        raise DataError("not_gzip", f"{path} is {what or 'no gzip file although its name ends with .gz'}")
+    if packed and not path.name.endswith(".gz"):
+        raise DataError("not_nifti", f"{path} is gzip data without .gz in its name")
     return gzip.open(path) if packed else path.open("rb")
 
 
-def _describe(start: bytes) -> str:
-    if start.startswith(b"version https://git-lfs"):
-        return "a git-LFS pointer, not the volume; fetch it with `git lfs pull`"
-    if start.lstrip()[:1] == b"<":
-        return "an HTML or XML page, probably a failed download"
-    if int.from_bytes(start[:4], "little") in _HEADER_BYTES:
-        return "an uncompressed NIfTI file named .gz; rename it to .nii"
-    return "no gzip file although its name ends with .gz"
-
-
-def _parse_header(stream: Any, path: Path, max_voxels: int) -> Header:
-    try:
-        start = stream.read(4)
-        size = next((n for n in _HEADER_BYTES for order in ("little", "big") if int.from_bytes(start, order) == n), 0)
-        if not size:
-            raise DataError("not_nifti", f"{path} holds no NIfTI header: {_describe(start) if start else 'no data'}")
-        block = start + stream.read(size - 4)
-        if len(block) < size:
-            raise EOFError(f"{len(block)} of {size} header bytes")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parsed = _HEADER_BYTES[size](block, check=False)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError("truncated", f"{path} is damaged in its header: {error}") from error
-    except (ValueError, HeaderDataError) as error:
-        raise DataError("not_nifti", f"{path} holds no valid NIfTI header: {error}") from error
-    return _interpret(parsed, size, path, max_voxels)
-
-
-def _interpret(parsed: Any, size: int, path: Path, max_voxels: int) -> Header:
-    if bytes(parsed["magic"]).rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
-        raise DataError("not_nifti", f"{path} is no single-file NIfTI (Analyze .hdr/.img pairs are not read)")
-    shape = _checked_shape(parsed, path, max_voxels)
-    try:
-        dtype = parsed.get_data_dtype()
-    except (KeyError, HeaderDataError):
-        dtype = np.dtype("V")
-    if dtype.kind not in "iuf":
-        raise DataError("bad_dtype", f"{path} stores {dtype} voxels; integers or real floats are needed")
-    try:
-        affine, found = usable_affine(parsed, path)
-        offset = max(int(parsed["vox_offset"]), size)
-    except (ValueError, OverflowError, HeaderDataError) as error:
-        raise DataError("bad_header", f"{path} has an unusable header: {error}") from error
-    slope, intercept = float(parsed["scl_slope"]), float(parsed["scl_inter"])
-    if not np.isfinite(slope) or slope == 0:
-        slope, intercept = 1.0, 0.0
-    if not np.isfinite(intercept):
-        raise DataError("bad_scaling", f"{path} has scl_inter {intercept}")
-    return Header(shape, dtype, affine, offset, slope, intercept, found)
-
-
-def _checked_shape(parsed: Any, path: Path, max_voxels: int) -> tuple[int, ...]:
-    rank = int(parsed["dim"][0])
-    sizes = [int(n) for n in parsed["dim"][1 : 1 + max(rank, 0)]]
-    while len(sizes) > 3 and sizes[-1] == 1:
-        sizes.pop()
-    if not 1 <= rank <= 7 or any(n < 1 for n in sizes):
-        raise DataError("bad_shape", f"{path} declares impossible dimensions {tuple(parsed['dim'].tolist())}")
-    if len(sizes) not in (3, 4):
-        raise DataError("bad_shape", f"{path} has shape {tuple(sizes)}; expected a 3-D or 4-D volume")
-    voxels = 1
-    for n in sizes:
-        voxels *= n
-    if voxels > max_voxels:
-        raise DataError("too_large", f"{path} declares {voxels:,} voxels, more than the limit of {max_voxels:,}")
-    return tuple(sizes)
+def _require_bytes(path: Path, header: Header) -> None:
+    """Refuse a header that declares more than the file can hold, before memory is taken for it."""
+    size, expected = path.stat().st_size, header.offset + header.nbytes
+    if expected > size * (_DEFLATE_RATIO if path.name.endswith(".gz") else 1):
+        raise DataError(
+            "truncated", f"{path} has {size:,} bytes, too few for {expected:,} that its header declares; copy it again"
+        )
 
 
 def copy_voxels(path: Path, header: Header, sink: Callable[[memoryview], None]) -> None:
     """Hand the stored bytes of the voxels to `sink` piece by piece, in bounded memory, verified to the last byte."""
+    _require_bytes(path, header)
     buffer, left = memoryview(bytearray(min(_PIECE, header.nbytes))), header.nbytes
     with _open(path) as stream, _damage_named(path):
         stream.seek(header.offset)

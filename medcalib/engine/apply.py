@@ -22,7 +22,7 @@ from medcalib.engine.fitted import (
 )
 from medcalib.engine.prediction_folder import Prediction, write_predictions
 from medcalib.errors import ConfigError, DataError
-from medcalib.files import check_case_id, read_json
+from medcalib.files import check_case_id, read_json, same_place, twins
 
 
 def apply_calibrator(
@@ -41,7 +41,7 @@ def apply_calibrator(
     Cases of patients that the calibrator was fitted on are refused unless it was cross-fitted; then each is repaired
     by the fit that has not seen the patient. A case whose files are refused is recorded; the others go on.
     """
-    if out.resolve() in {path.resolve() for path in (predictions, labels) if path is not None}:
+    if any(same_place(out, path) for path in (predictions, labels) if path is not None):
         raise ConfigError(f"{out} is a folder that is read from; choose another one for the repaired predictions")
     fitted = load_fitted(calibrator)
     if fitted.calibrator.image_channels:
@@ -58,6 +58,7 @@ def apply_calibrator(
     known = {} if labels is None else references(labels, data)
     found, ambiguous = find_predictions(predictions, known)
     cases = {name: known.get(name, Case(name, name, ())) for name in sorted({*found, *ambiguous})}
+    alike = twins(cases)
     if not cases:
         raise DataError("no_prediction", f"{predictions} holds no <case>.nii.gz, .npz, .npy or set of class files")
     refuse_fitted_cases(fitted, calibrator, cases.values())
@@ -71,6 +72,8 @@ def apply_calibrator(
         if case.id in ambiguous:
             raise ambiguous[case.id]
         check_case_id(case.id)
+        if case.id in alike:
+            raise DataError("duplicate_case_id", f"the case id differs from {alike[case.id]} in letter case alone")
         assumed = {"assume_logits": assume_logits, "assume_orientation": assume_orientation}
         read = read_alone(found[case.id], label_map, case.label, **assumed)
         refuse_other_classes(fitted, calibrator, read.label_map, str(found[case.id]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import zipfile
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import Any
 
 from medcalib.engine.parts import SCORES, SOURCE, Part, Refusal, check_out, read_parts, write_part
 from medcalib.errors import DataRefusedError, Problem
-from medcalib.files import atomic, sha256
+from medcalib.files import atomic, same_place, sha256
 from medcalib.metrics import CaseScores
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,9 @@ def merge(scores: Sequence[Path], out: Path) -> dict[str, Any]:
     once if its content is the same. Raises `DataRefusedError` with every problem at once, before anything is written:
     parts of different runs, a case with different content, missing shards.
     """
-    parts = [part for folder in dict.fromkeys(path.resolve() for path in scores) for part in read_parts(folder)]
+    parts = [
+        part for folder in dict.fromkeys(Path(os.path.realpath(path)) for path in scores) for part in read_parts(folder)
+    ]
     problems = list(_different(parts))
     if not problems:
         problems = [*_contradictions(parts), *_missing(parts)]
@@ -125,7 +128,7 @@ def _content(path: Path) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source == target.resolve():
+    if same_place(source, target):
         return
     with atomic(target) as temporary:
         shutil.copyfile(source, temporary)

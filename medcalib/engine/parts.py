@@ -12,7 +12,7 @@ from typing import Any
 from medcalib.config.schema import ScoreConfig
 from medcalib.engine.shards import Shard, shard_files
 from medcalib.errors import ConfigError, DataError
-from medcalib.files import check_case_id, read_json, write_json
+from medcalib.files import CASE_ID, check_case_id, read_json, same_place, write_json
 from medcalib.metrics import CaseScores
 from medcalib.metrics.summary import summarize
 
@@ -53,9 +53,9 @@ def check_out(out: Path, cases: Iterable[str], sources: Iterable[Path] = ()) -> 
     nnU-Net's predictions bear the names of case scores. Raises `ConfigError`, before anything is written.
     """
     for source in sources:
-        if out.resolve() == source.resolve():
+        if same_place(out, source):
             raise ConfigError(f"{out} is a folder that is read from; choose another one for the scores")
-    for case in cases:
+    for case in filter(CASE_ID.match, cases):  # others are refused, and never looked for
         path = out / f"{case}.npz"
         names = _members(path)
         if names and "meta.npy" not in names:

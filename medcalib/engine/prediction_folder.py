@@ -18,7 +18,7 @@ from medcalib.data.geometry import Affine
 from medcalib.data.labels import LabelMap
 from medcalib.data.predictions import INDEX, remove_prediction, without_folders, write_prediction
 from medcalib.errors import ConfigError, DataError
-from medcalib.files import read_json, write_json
+from medcalib.files import read_json, refuse_links_out, write_json
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,13 @@ def write_predictions(
     """Write what `predicted` makes of every case into `out`; returns the index that is written there.
 
     `source` (dataset, method) goes into the index and every sidecar. A case whose files are refused is recorded
-    without the names of `folders`; the others go on. Raises `ConfigError` for a folder of other predictions.
+    without the names of `folders`; the others go on. Raises `ConfigError` for a folder of other predictions, or with
+    a link that leads out of it.
     """
     told = {**source, "software": f"medcalib {medcalib.__version__}"}
     listed = list(cases)
     index: dict[str, Any] = {**told, "split": split, "cases": [case.id for case in listed], "refused": []}
+    refuse_links_out(out)
     _claim(out, index)
     for case in tqdm(listed, what, leave=False, disable=not sys.stderr.isatty()):
         try:

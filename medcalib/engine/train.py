@@ -34,6 +34,7 @@ from medcalib.engine.step import optimizer_step
 from medcalib.engine.tracking import Tracker, Trackers, shareable, wanted
 from medcalib.engine.validate import validate
 from medcalib.errors import PreemptedError, TrainingError
+from medcalib.files import refuse_links_out
 
 log = logging.getLogger(__name__)
 MAX_BAD_STEPS = 20  # in a row: fp16 loss scaling may need a dozen to settle
@@ -91,6 +92,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequ
 
 
 def _split(config: RunConfig, out: Path, resume: bool) -> Split:
+    refuse_links_out(out)
     if resume:
         folder.check_same(out, config)
         return {name: folder.cases_of(out, config, name) for name in ("train", "val")}

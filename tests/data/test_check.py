@@ -38,6 +38,7 @@ def reasons(problems: list[Problem]) -> list[str]:
     return [problem.reason for problem in problems]
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     "name",
     ["../../evil", "/abs", "a/../../b", "a\0b", "x" * 300, "CON", "com1.x", ".hidden", "dot.", "α", "a b", "", "a\n"],
@@ -49,12 +50,14 @@ def test_an_id_that_cannot_be_a_file_name_is_refused(tmp_path: Path, name: str) 
     assert "\0" not in str(problems[0])
 
 
+@pytest.mark.fault(16)
 def test_ids_that_differ_in_letter_case_alone_are_refused(tmp_path: Path) -> None:
     _, problems = find_cases(layout_of("Case_1", "case_1", "case_2"), tmp_path, {})
     assert [(p.where, p.reason) for p in problems] == [("case_1", "duplicate_case_id")]
     assert "Case_1" in problems[0].message
 
 
+@pytest.mark.fault(36)
 def test_unpaired_files_stop_unless_they_may_be_skipped(tmp_path: Path) -> None:
     layout = layout_of("a", "b", unpaired=("b", "c"))
     cases, problems = find_cases(layout, tmp_path, {})
@@ -97,6 +100,7 @@ def test_a_damaged_case_is_reported_and_not_raised(volume: Write) -> None:
     assert [(p.where, p.reason, p.level) for p in problems] == [("c", "unknown_label", "error")]
 
 
+@pytest.mark.fault(38, 39)
 def test_what_is_odd_about_a_case_is_said(volume: Write) -> None:
     image = volume("i.nii.gz", IMAGE)
     assert reasons(check(Case("c", "p", (image,)))) == ["no_label"]

@@ -50,6 +50,7 @@ def test_there_are_48_orientations() -> None:
     assert len(set(CODES)) == 48
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("code", CODES)
 def test_reorienting_keeps_every_voxel_at_its_place(code: str) -> None:
     affine = affine_of(code)
@@ -66,12 +67,14 @@ def test_reorienting_keeps_every_voxel_at_its_place(code: str) -> None:
     assert_allclose(back_affine, affine)
 
 
+@pytest.mark.fault(35)
 def test_an_las_label_is_flipped_onto_its_lps_image_because_the_affines_prove_it() -> None:
     las = LPS @ np.array([[1.0, 0, 0, 0], [0, -1, 0, SHAPE[1] - 1], [0, 0, 1, 0], [0, 0, 0, 1]])
     assert orientation(las) == "LAS"
     assert_array_equal(on_same_grid(ARRAY, las, LPS, SHAPE, "label"), ARRAY[:, ::-1])
 
 
+@pytest.mark.fault(35)
 def test_an_las_label_of_the_same_shape_is_refused_when_the_affines_contradict() -> None:
     las = LPS.copy()
     las[1, 1] = 3.0  # runs away from the image instead of along it
@@ -81,6 +84,7 @@ def test_an_las_label_of_the_same_shape_is_refused_when_the_affines_contradict()
     assert "12.00 mm" in str(error)  # it covers y = 40..52 mm where the image covers 28..40
 
 
+@pytest.mark.fault(33)
 def test_another_shape_is_refused_with_both_shapes() -> None:
     error = refusal(ARRAY[:-1], LPS, LPS)
     assert error.reason == "shape_mismatch"
@@ -88,6 +92,7 @@ def test_another_shape_is_refused_with_both_shapes() -> None:
     assert "(4, 5, 6)" in str(error)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(("shift_mm", "accepted"), [(0.19, True), (0.21, False)])
 def test_a_tenth_of_the_smallest_voxel_edge_is_tolerated(shift_mm: float, accepted: bool) -> None:
     shifted = LPS.copy()
@@ -122,6 +127,7 @@ def test_a_shear_is_one() -> None:
     assert is_sheared(sheared)
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("code", ["ARS", "ASL", "IPL", "LAS", "LPS", "PIR", "RAS", "SAR"])
 def test_one_real_volume_in_eight_orders_is_one_volume(real: Path, code: str) -> None:
     ras = read_volume(real / "defects/orientation/RAS.nii.gz")

@@ -23,6 +23,7 @@ def refusal(label_map: LabelMap, values: object) -> DataError:
     return caught.value
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int64, np.float32, np.float64])
 def test_codes_become_consecutive_classes_whatever_the_type(dtype: type) -> None:
     classes = BRATS.encode(np.array([[0, 1], [4, 2]], dtype), "x")
@@ -53,11 +54,13 @@ def test_merged_codes_form_one_class_and_decode_to_the_first() -> None:
     assert kidneys.decode(np.array([0, 1])).tolist() == [0, 2]
 
 
+@pytest.mark.fault(37)
 def test_the_ignore_code_becomes_255() -> None:
     label_map = LabelMap(("background", "a"), ((0,), (1,)), ignore_code=-1)
     assert label_map.encode(np.array([-1, 0, 1]), "x").tolist() == [IGNORE, 0, 1]
 
 
+@pytest.mark.fault(37)
 def test_an_unknown_code_is_refused_with_its_voxels_and_what_is_declared() -> None:
     error = refusal(BRATS, [0, 3, 3, 9, 1])
     assert error.reason == "unknown_label"
@@ -71,6 +74,7 @@ def test_codes_of_2013_are_refused_under_the_convention_of_2017() -> None:
     assert "3 (2 voxels)" in str(refusal(BRATS, five))
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("values", [[0.0, 0.6], [0.5, 1.0], [1.002, 0.0]])
 def test_values_between_codes_are_refused(values: list[float]) -> None:
     error = refusal(LabelMap.consecutive(["background", "a"]), values)
@@ -78,22 +82,26 @@ def test_values_between_codes_are_refused(values: list[float]) -> None:
     assert "interpolation" in str(error)
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_label_that_is_not_finite_is_refused(value: float) -> None:
     assert refusal(BRATS, [0.0, value]).reason == "label_not_finite"
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("value", [-1, 5, 255, 2**31, -(2**40)])
 def test_values_out_of_range_are_refused(value: int) -> None:
     assert f"{value} (1 voxels)" in str(refusal(BRATS, [0, value]))
 
 
+@pytest.mark.fault(29)
 def test_0_99999997_of_a_scaled_mask_reads_as_1() -> None:
     stored = np.array([0.0, 0.99999997, 1.0000002])
     assert stored.astype(np.uint8).tolist() == [0, 0, 1]  # what truncation makes of it
     assert LabelMap.consecutive(["background", "a"]).encode(stored, "x").tolist() == [0, 1, 1]
 
 
+@pytest.mark.fault(29)
 def test_the_real_scaled_mask_is_not_emptied(real: Path) -> None:
     volume = read_volume(real / "defects/scl_slope_mask/brainmask.nii.gz", dtype=None)
     classes = LabelMap.consecutive(["background", "brain"]).encode(volume.array, "brainmask")

@@ -98,6 +98,7 @@ def test_clutter_of_macos_and_text_files_is_ignored(phantom: Callable[[str], Pat
     assert scan(LAYOUTS[name], root) == (expected, [])
 
 
+@pytest.mark.fault(18)
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_circle_of_links_ends(phantom: Callable[[str], Path], name: str) -> None:
     root = phantom(name)
@@ -135,6 +136,7 @@ def test_acdc_is_found_from_any_of_its_usual_roots(phantom: Callable[[str], Path
     assert [c.id for c in scan(acdc, tmp_path / "ACDC")[0]] == expected
 
 
+@pytest.mark.fault(36)
 def test_acdc_says_which_file_is_missing(phantom: Callable[[str], Path]) -> None:
     root = phantom("acdc")
     (root / "training/patient001/Info.cfg").unlink()
@@ -173,6 +175,7 @@ def test_brats_keeps_the_order_of_modalities_and_t1_is_not_t1ce(originals: dict[
     assert cases[0].label.name == f"{name}_seg.nii.gz"
 
 
+@pytest.mark.fault(36)
 def test_brats_names_case_and_modality_that_are_missing(phantom: Callable[[str], Path]) -> None:
     root = phantom("brats")
     name = "BraTS20_Training_002"
@@ -184,6 +187,7 @@ def test_brats_names_case_and_modality_that_are_missing(phantom: Callable[[str],
     assert f"{name}_t1ce.nii.gz" in problems[0].message
 
 
+@pytest.mark.fault(36)
 def test_brats_reports_a_misnamed_label_with_the_fix_and_takes_it(phantom: Callable[[str], Path]) -> None:
     """BraTS20_Training_355 of the real challenge has its label under this name."""
     root, name = phantom("brats"), "BraTS20_Training_003"
@@ -196,6 +200,7 @@ def test_brats_reports_a_misnamed_label_with_the_fix_and_takes_it(phantom: Calla
     assert load_case(cases[2], CLASSES["brats"]).label is not None
 
 
+@pytest.mark.fault(36)
 def test_brats_reports_a_label_file_that_is_absent(phantom: Callable[[str], Path]) -> None:
     name = "BraTS20_Training_003"
     _, problems = scan(brats, phantom("brats"), label_files={name: "absent.nii"})
@@ -245,6 +250,7 @@ def test_real_brats(real: Path) -> None:
 # FLARE
 
 
+@pytest.mark.fault(36)
 def test_flare_pairs_by_stem_and_names_the_unpaired(phantom: Callable[[str], Path]) -> None:
     root = phantom("flare")
     (root / "images/FLARE22_Tr_0001_0000.nii.gz").unlink()
@@ -269,6 +275,7 @@ def test_flare_has_other_folders_and_partial_labels_in_other_years(tmp_path: Pat
     assert [p.reason for p in problems] == ["missing_folder", "missing_folder"]
 
 
+@pytest.mark.fault(36)
 def test_flare_refuses_two_files_of_one_name(phantom: Callable[[str], Path]) -> None:
     root = phantom("flare")
     (root / "labels/FLARE22_Tr_0002.nii").write_bytes(b"x")
@@ -296,6 +303,7 @@ def test_msd_takes_the_task_folder_or_its_parent(originals: dict[str, Path]) -> 
     assert [c.id for c in scan(msd, root)[0]] == ["hippocampus_001", "hippocampus_002", "hippocampus_003"]
 
 
+@pytest.mark.fault(36)
 def test_msd_reports_files_that_are_not_listed(phantom: Callable[[str], Path]) -> None:
     root = phantom("msd")
     entries = json.loads((root / "dataset.json").read_text())["training"]
@@ -306,6 +314,7 @@ def test_msd_reports_files_that_are_not_listed(phantom: Callable[[str], Path]) -
     assert [p.level for p in problems] == ["error", "warning"]
 
 
+@pytest.mark.fault(36)
 def test_msd_reports_listed_files_that_are_absent(phantom: Callable[[str], Path]) -> None:
     root = phantom("msd")
     (root / "imagesTr/hippocampus_001.nii.gz").unlink()
@@ -315,6 +324,7 @@ def test_msd_reports_listed_files_that_are_absent(phantom: Callable[[str], Path]
     assert said(problems) == [("hippocampus_001", "unpaired"), ("hippocampus_002", "unpaired")]
 
 
+@pytest.mark.fault(16)
 @pytest.mark.parametrize(
     "path", ["../../evil.nii.gz", "/etc/evil.nii.gz", "imagesTr/../../evil.nii.gz", "imagesTr/x.txt", 5, None]
 )
@@ -330,6 +340,7 @@ def test_msd_refuses_paths_that_leave_the_folder_or_name_no_volume(
     assert said(problems) == [("dataset.json", "bad_dataset_json")]
 
 
+@pytest.mark.fault(16)
 def test_msd_refuses_a_label_outside_the_folder(phantom: Callable[[str], Path]) -> None:
     root = phantom("msd")
     entries = json.loads((root / "dataset.json").read_text())["training"]
@@ -374,6 +385,7 @@ def test_nnunet_reads_version_1_too(phantom: Callable[[str], Path]) -> None:
     assert scan(nnunet, root) == expected
 
 
+@pytest.mark.fault(36)
 def test_nnunet_reports_channels_names_and_numbers_that_do_not_fit(phantom: Callable[[str], Path]) -> None:
     root = phantom("nnunet")
     shutil.move(root / "imagesTr/hippocampus_001_0000.nii.gz", root / "imagesTr/hippocampus_001_0001.nii.gz")
@@ -390,6 +402,7 @@ def test_nnunet_reports_channels_names_and_numbers_that_do_not_fit(phantom: Call
     assert problems[3].level == "warning"
 
 
+@pytest.mark.fault(16, 36)
 def test_nnunet_honors_a_dataset_block(phantom: Callable[[str], Path]) -> None:
     root = phantom("nnunet")
     entry = {"images": ["imagesTr/hippocampus_001_0000.nii.gz"], "label": "labelsTr/hippocampus_001.nii.gz"}
@@ -408,6 +421,7 @@ def test_nnunet_honors_a_dataset_block(phantom: Callable[[str], Path]) -> None:
     assert sorted(p.where for p in problems) == sorted(bad)
 
 
+@pytest.mark.fault(16)
 def test_nnunet_ids_of_a_dataset_block_cannot_leave_the_output_folder(phantom: Callable[[str], Path]) -> None:
     root = phantom("nnunet")
     entry = {"images": ["imagesTr/hippocampus_001_0000.nii.gz"], "label": "labelsTr/hippocampus_001.nii.gz"}
@@ -431,6 +445,7 @@ def test_files_takes_one_pattern_a_channel_and_a_patient_of_the_id(tmp_path: Pat
     assert [p.reason for p in problems] == ["no_patient"] * 3
 
 
+@pytest.mark.fault(36)
 def test_files_names_the_unpaired_on_the_real_defect(real: Path) -> None:
     _, problems = scan(files, real / "defects/hippocampus_unpaired")
     assert said(problems) == [
@@ -441,6 +456,7 @@ def test_files_names_the_unpaired_on_the_real_defect(real: Path) -> None:
     assert [p.message.split(";")[0] for p in problems] == ["label without an image"] * 2 + ["image without a label"]
 
 
+@pytest.mark.fault(36)
 def test_files_reports_a_channel_that_is_missing(tmp_path: Path, touch: Touch) -> None:
     touch("images/a_0000.nii.gz", "images/a_0001.nii.gz", "images/b_0000.nii.gz", "labels/a.nii.gz", "labels/b.nii.gz")
     cases, problems = scan(files, tmp_path, images=["images/{case}_0000.nii.gz", "images/{case}_0001.nii.gz"])

@@ -46,6 +46,7 @@ def test_image_and_label_come_as_they_are_stored(image: Path, volume: Write) -> 
     assert loaded.warnings == ()
 
 
+@pytest.mark.fault(35)
 def test_a_flipped_label_is_turned_where_affines_prove_it_and_refused_otherwise(image: Path, volume: Write) -> None:
     proven = volume("las.nii.gz", LABEL[:, ::-1], LPS @ FLIP_Y)
     assert_array_equal(load_case(Case("c", "p", (image,), proven), CLASSES).label, LABEL)
@@ -53,6 +54,7 @@ def test_a_flipped_label_is_turned_where_affines_prove_it_and_refused_otherwise(
     assert reason(Case("c", "p", (image,), volume("bad.nii.gz", LABEL, contradicting))) == "affine_mismatch"
 
 
+@pytest.mark.fault(33, 34)
 def test_another_shape_or_place_is_refused_in_mm(image: Path, volume: Write) -> None:
     assert reason(Case("c", "p", (image,), volume("a.nii.gz", LABEL[1:], LPS))) == "shape_mismatch"
     moved = LPS.copy()
@@ -74,6 +76,7 @@ def test_a_4d_image_has_its_channels_last(volume: Write) -> None:
     assert_array_equal(found, np.stack([IMAGE, 2 * IMAGE, IMAGE + 1]))
 
 
+@pytest.mark.fault(28)
 def test_shapes_that_fit_no_case_are_refused(image: Path, volume: Write) -> None:
     four = volume("four.nii.gz", np.stack([IMAGE, IMAGE], -1), LPS)
     assert reason(Case("c", "p", (image, four))) == "bad_shape"
@@ -82,6 +85,7 @@ def test_shapes_that_fit_no_case_are_refused(image: Path, volume: Write) -> None
     assert reason(Case("c", "p", (image.with_name("absent.nii.gz"),))) == "unreadable"
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_an_image_that_is_not_finite_is_refused_or_filled_as_asked(volume: Write, value: float) -> None:
     spoiled = IMAGE.copy()
@@ -120,6 +124,7 @@ def test_unit_voxels_on_both_sides_of_a_pair_are_repaired_and_warned_of_once(tmp
     assert loaded.warnings == (UNIT_AFFINE,)
 
 
+@pytest.mark.fault(31)
 def test_a_sheared_case_is_loaded_with_a_warning(tmp_path: Path) -> None:
     affine = LPS.copy()
     affine[0, 1] = 0.4
@@ -146,6 +151,7 @@ def test_other_formats_give_the_array_and_affine_of_the_nifti(tmp_path: Path, vo
     assert read_any(tmp_path / name, dtype=None).array.dtype == np.int16
 
 
+@pytest.mark.fault(19)
 def test_a_truncated_or_foreign_metaimage_is_refused_and_not_filled_with_zeros(tmp_path: Path) -> None:
     image = sitk.GetImageFromArray(IMAGE)
     sitk.WriteImage(image, str(tmp_path / "cut.mha"))
@@ -157,6 +163,7 @@ def test_a_truncated_or_foreign_metaimage_is_refused_and_not_filled_with_zeros(t
     assert reason(Case("c", "p", (tmp_path / "text.mha",))) == "unreadable"
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("shape", [(5, 6), (3, 4, 5, 6)])
 def test_a_metaimage_of_other_than_three_axes_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(np.zeros(shape, np.float32), isVector=False), str(tmp_path / "x.mha"))
@@ -168,6 +175,7 @@ def test_a_metaimage_of_vectors_is_refused(tmp_path: Path) -> None:
     assert reason(Case("c", "p", (tmp_path / "x.mha",))) == "bad_shape"
 
 
+@pytest.mark.fault(26)
 def test_a_metaimage_that_declares_too_much_is_refused_from_its_header(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(IMAGE), str(tmp_path / "x.mha"))
     raw = (tmp_path / "x.mha").read_bytes().replace(b"DimSize = 6 5 4", b"DimSize = 30000 30000 30000")
@@ -175,6 +183,7 @@ def test_a_metaimage_that_declares_too_much_is_refused_from_its_header(tmp_path:
     assert reason(Case("c", "p", (tmp_path / "x.mha",))) == "too_large"
 
 
+@pytest.mark.fault(35)
 def test_a_real_ct_and_its_label_in_another_orientation_lie_on_one_grid(real: Path, volume: Write) -> None:
     """Stacked blindly (the shapes are equal) the liver spreads over 200 HU; on one grid it has its own 45."""
     folder, name = real / "abdomen_ct_auto", "FLARE22_Tr_9001"
@@ -201,6 +210,7 @@ def test_real_acdc_pairs_lie_on_one_grid_of_true_spacing(real: Path) -> None:
     assert np.unique(loaded.label).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.fault(32)
 def test_a_real_mask_without_sform_is_read_by_its_qform(real: Path) -> None:
     path = next((real / "defects/qsform").glob("*.nii.gz"))
     header = nib.load(path).header

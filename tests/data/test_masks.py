@@ -28,6 +28,7 @@ def test_anything_but_0_is_inside(volume: Write) -> None:
         assert_array_equal(found, INSIDE > 0)
 
 
+@pytest.mark.fault(35)
 def test_a_mask_stored_the_other_way_round_is_turned(volume: Write) -> None:
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = 3
@@ -37,6 +38,7 @@ def test_a_mask_stored_the_other_way_round_is_turned(volume: Write) -> None:
     assert_array_equal(read_mask(path, LPS, (4, 5, 6)), INSIDE > 0)
 
 
+@pytest.mark.fault(28, 30, 33, 34)
 @pytest.mark.parametrize(
     ("array", "affine", "reason"),
     [

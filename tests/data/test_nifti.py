@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from medcalib.data.geometry import NO_CODES, SHEARED, UNIT_AFFINE
-from medcalib.data.nifti import read_header, read_volume, write_volume
+from medcalib.data.nifti import read_volume, write_volume
 from medcalib.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -49,6 +47,7 @@ def test_agrees_with_nibabel_on_scaled_big_endian_and_4d(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.fault(28)
 def test_trailing_axes_of_one_are_dropped(volume: Callable[..., Path]) -> None:
     assert read_volume(volume("a.nii.gz", np.ones((3, 4, 5, 1)))).array.shape == (3, 4, 5)
 
@@ -65,58 +64,6 @@ def test_equal_volumes_give_equal_bytes_and_no_free_text(tmp_path: Path) -> None
     assert (int(header["sform_code"]), int(header["qform_code"])) == (1, 1)
 
 
-def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
-    """A flip in the gzip header's time or name changes no voxel; every other one must be noticed."""
-    array = RNG.random((12, 12, 12)).astype(np.float32)
-    write_volume(tmp_path / "good.nii.gz", array, np.eye(4))
-    good = bytearray((tmp_path / "good.nii.gz").read_bytes())
-    path, wrong = tmp_path / "bad.nii.gz", 0
-    for position in RNG.integers(0, len(good) * 8, 120):
-        bad = bytearray(good)
-        bad[position // 8] ^= 1 << (position % 8)
-        path.write_bytes(bad)
-        try:
-            wrong += not np.array_equal(read_volume(path).array, array)
-        except DataError:
-            continue
-    assert wrong == 0
-
-
-@pytest.mark.parametrize("name", ["good.nii.gz", "good.nii"])
-def test_every_truncation_is_refused(tmp_path: Path, name: str) -> None:
-    write_volume(tmp_path / name, RNG.random((8, 8, 8)).astype(np.float32), np.eye(4))
-    good = (tmp_path / name).read_bytes()
-    path = tmp_path / f"cut_{name}"
-    for length in {1, 4, 100, 347, 352, len(good) // 2, len(good) - 9, len(good) - 1}:
-        path.write_bytes(good[:length])
-        reason_of(path)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason", "words"),
-    [
-        (b"", "empty_file", "is empty"),
-        (b"<html>404</html>" * 40, "not_gzip", "HTML"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "not_gzip", "git lfs pull"),
-        (gzip.compress(b"nothing of use " * 50), "not_nifti", "no NIfTI header"),
-        (gzip.compress(b""), "not_nifti", "no NIfTI header"),
-    ],
-)
-def test_a_disguised_file_is_named_for_what_it_is(tmp_path: Path, content: bytes, reason: str, words: str) -> None:
-    path = tmp_path / "x.nii.gz"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=words) as caught:
-        read_volume(path)
-    assert caught.value.reason == reason
-
-
-def test_an_uncompressed_file_named_gz_is_told_so(tmp_path: Path) -> None:
-    write_volume(tmp_path / "a.nii", np.ones((3, 3, 3)), np.eye(4))
-    (tmp_path / "a.nii.gz").write_bytes((tmp_path / "a.nii").read_bytes())
-    with pytest.raises(DataError, match=r"rename it to \.nii"):
-        read_volume(tmp_path / "a.nii.gz")
-
-
 def patched(tmp_path: Path, offset: int, layout: str, *values: float) -> Path:
     """A NIfTI file of 3x4x5 zeros (int16) with some header bytes replaced."""
     write_volume(tmp_path / "a.nii", np.zeros((3, 4, 5), np.int16), np.diag([1.0, 1, 2, 1]))
@@ -126,6 +73,7 @@ def patched(tmp_path: Path, offset: int, layout: str, *values: float) -> Path:
     return tmp_path / "a.nii"
 
 
+@pytest.mark.fault(26, 28, 29, 32)
 @pytest.mark.parametrize(
     ("offset", "layout", "values", "reason"),
     [
@@ -134,10 +82,18 @@ def patched(tmp_path: Path, offset: int, layout: str, *values: float) -> Path:
         (40, "<4h", (3, 3, -4, 5), "bad_shape"),
         (40, "<4h", (9, 3, 4, 5), "bad_shape"),
         (40, "<4h", (2, 3, 4, 5), "bad_shape"),
+        (40, "<5h", (4, 1, 3, 4, 5), "bad_shape"),
+        (40, "<4h", (3, 1, 12, 5), "bad_shape"),
+        (40, "<4h", (3, 12, 1, 5), "bad_shape"),
+        (40, "<4h", (3, 3, 4, 6), "truncated"),
         (70, "<h", (128,), "bad_dtype"),
         (70, "<h", (1792,), "bad_dtype"),
+        (70, "<h", (32,), "bad_dtype"),
+        (70, "<h", (2304,), "bad_dtype"),
+        (108, "<f", (2.0**27,), "bad_header"),
         (280, "<4f", (float("nan"), 0, 0, 0), "bad_affine"),
         (280, "<4f", (0, 0, 0, 0), "bad_affine"),
+        (280, "<4f", (float("inf"), 0, 0, 0), "bad_affine"),
         (76, "<4f", (1, 1, 1, 7), "spacing_disagrees"),
         (344, "<4s", (b"xyz\0",), "not_nifti"),
         (108, "<f", (float("nan"),), "bad_header"),
@@ -150,21 +106,6 @@ def test_an_impossible_header_is_refused(
     assert reason_of(patched(tmp_path, offset, layout, *values)) == reason
 
 
-def test_a_header_of_a_petabyte_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
-    path = patched(tmp_path, 40, "<4h", 3, 32767, 32767, 32767)
-    started = time.perf_counter()
-    with pytest.raises(DataError, match="more than the limit"):
-        read_header(path)
-    assert time.perf_counter() - started < 1
-
-
-def test_data_behind_the_voxels_is_refused_while_streaming(tmp_path: Path) -> None:
-    write_volume(tmp_path / "a.nii", np.zeros((3, 3, 3)), np.eye(4))
-    bomb = gzip.compress((tmp_path / "a.nii").read_bytes() + b"\0" * 10_000_000)
-    (tmp_path / "b.nii.gz").write_bytes(bomb)
-    assert reason_of(tmp_path / "b.nii.gz") == "trailing_data"
-
-
 def test_unit_voxels_of_acdc_are_repaired_from_pixdim(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), np.diag([-1.0, -1, 1, 1]))
     image.header["pixdim"][1:4] = (1.5, 1.5, 10)
@@ -175,6 +116,7 @@ def test_unit_voxels_of_acdc_are_repaired_from_pixdim(tmp_path: Path) -> None:
     assert found.warnings == (UNIT_AFFINE,)
 
 
+@pytest.mark.fault(31, 32)
 def test_no_orientation_codes_and_shear_are_warned_of(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), None), tmp_path / "a.nii.gz")
     assert NO_CODES in read_volume(tmp_path / "a.nii.gz").warnings

@@ -73,6 +73,7 @@ def test_resampling_keeps_image_and_label_together_and_the_first_voxel_in_place(
     assert corner_distance_mm(item["affine"], np.diag([-1.0, -1, 3, 1]), (1, 1, 1)) < 1e-6
 
 
+@pytest.mark.fault(31)
 def test_a_sheared_volume_is_not_resampled_but_reoriented() -> None:
     sheared = LPS.copy()
     sheared[0, 1] = 0.4
@@ -225,6 +226,7 @@ def test_a_patch_larger_than_the_volume_is_padded() -> None:
     assert torch.equal(image[1][~outside], label[~outside].float())
 
 
+@pytest.mark.fault(38)
 @pytest.mark.parametrize("value", [0, 1, 255])
 def test_a_volume_of_one_label_gives_patches_too(value: int) -> None:
     item = item_of()

@@ -208,6 +208,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_fit(tmp_path: Path) ->
         calibrators.load(tmp_path)
 
 
+@pytest.mark.fault(19)
 def test_a_damaged_case_is_named_and_the_others_are_fitted(tmp_path: Path) -> None:
     predictions, labels = write_cases(tmp_path, 0, 3)
     whole = (predictions / "case_1.nii.gz").read_bytes()

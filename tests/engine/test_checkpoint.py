@@ -74,6 +74,7 @@ def test_a_malicious_checkpoint_is_not_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.fault(16)
 def test_a_manifest_cannot_point_out_of_the_folder(run: Path) -> None:
     outside = run.parent / "outside.pt"
     torch.save(state(9), outside)

@@ -64,6 +64,7 @@ def test_a_prediction_for_real_acdc_has_the_repaired_grid_and_the_codes(real: Pa
     np.testing.assert_allclose(np.linalg.norm(written.affine[:3, :3], axis=0), zooms)
 
 
+@pytest.mark.fault(19, 33, 36, 37)
 def test_every_problem_of_a_folder_is_reported_at_once(tiny: RunConfig, phantom: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(phantom, tmp_path / "data"))
     images = sorted((data / "training").rglob("*_frame*_gt.nii.gz"))

@@ -142,6 +142,7 @@ def test_a_damaged_summary_is_named(own: Path, tmp_path: Path, text: str) -> Non
         merge([own / f"part{k}" for k in range(3)], tmp_path / "scores")
 
 
+@pytest.mark.fault(16)
 def test_a_summary_cannot_lead_out_of_its_folder(own: Path, tmp_path: Path) -> None:
     path = own / "whole" / SCORES
     numbers = json.loads(path.read_text())

@@ -104,6 +104,7 @@ def test_a_flat_label_folder_gives_the_same_scores(run: Path, phantom: Path, con
         assert flat["pooled"][region]["ece"] == full["pooled"][region]["ece"]
 
 
+@pytest.mark.fault(20)
 def test_bad_cases_are_recorded_and_the_others_scored(
     predictions: Path, phantom: Path, config: RunConfig, tmp_path: Path
 ) -> None:

@@ -177,6 +177,7 @@ def test_an_index_of_another_kind_removes_nothing(tmp_path: Path, index: str) ->
     assert sorted((tmp_path / "labels").iterdir()) == before
 
 
+@pytest.mark.fault(16)
 def test_an_index_cannot_reach_out_of_its_folder(tmp_path: Path) -> None:
     write_case(tmp_path, "c0", *smooth(0))
     outside = tmp_path / "mine.nii.gz"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -36,13 +37,13 @@ def _patient(path: Path, split: str | None, phases: Sequence[str], problems: Pro
         if phase not in frames:
             continue
         name = f"{path.name}_frame{frames[phase]:02d}"
-        image = existing(path, name)
+        image = existing(path, name, problems, path.name)
         if image is None:
             problems.append(
                 Problem(path.name, "missing_image", f"Info.cfg says {phase} is {name}, but there is no such file")
             )
             continue
-        label = existing(path, f"{name}_gt")
+        label = existing(path, f"{name}_gt", problems, path.name)
         cases.append(Case(name, path.name, (image,), label, split, posterior(path, name)))
     return cases
 
@@ -57,7 +58,7 @@ def _frames(info: Path, problems: Problems) -> dict[str, int]:
     values = {key.strip(): value.strip() for key, _, value in pairs}
     frames = {}
     for phase in ("ED", "ES"):
-        if values.get(phase, "").isdecimal():
+        if re.fullmatch(r"\d{1,4}", values.get(phase, ""), re.ASCII):
             frames[phase] = int(values[phase])
         else:
             problems.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from medcalib.data.case import Case
-from medcalib.data.layouts.common import Problems, existing, folder, posterior
+from medcalib.data.layouts.common import Problems, check_below, check_once, existing, folder, is_file, posterior
 from medcalib.data.nifti import is_nifti
 from medcalib.errors import Problem
 
@@ -31,17 +31,20 @@ def brats(
     `label_files` names the label file of single cases, such as BraTS20_Training_355, whose label is misnamed.
     From 2023 on the patient of BraTS-GLI-00000-001 is BraTS-GLI-00000; otherwise every case is a patient.
     """
+    check_once("modalities", modalities)
+    for name in label_files.values():
+        check_below("label_files", name)
     cases = []
     for path in _case_folders(root, separator, 0, problems):
-        images = [existing(path, f"{path.name}{separator}{modality}") for modality in modalities]
+        images = [existing(path, f"{path.name}{separator}{name}", problems, path.name) for name in modalities]
         missing = [m for m, image in zip(modalities, images, strict=True) if image is None]
         if missing:
             problems.append(_missing_modality(path, missing))
             continue
         found = path / label_files[path.name] if path.name in label_files else None
-        if found is not None and not found.is_file():
+        if found is not None and not is_file(found):
             problems.append(Problem(path.name, "missing_label", f"`label_files` names {found.name}, which is absent"))
-        found = found or existing(path, f"{path.name}{separator}{label}")
+        found = found or existing(path, f"{path.name}{separator}{label}", problems, path.name)
         if found is None:
             _report_label(path, separator, modalities, problems)
         patient = re.sub(r"-\d{3}\Z", "", path.name) if separator == "-" else path.name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import Problem
@@ -29,14 +29,41 @@ def volumes(path: Path, problems: Problems) -> list[Path]:
     return found
 
 
-def existing(directory: Path, name: str) -> Path | None:
-    """`directory/name.nii.gz` or `.nii`, whichever exists."""
-    return next((p for p in (directory / f"{name}.nii.gz", directory / f"{name}.nii") if p.is_file()), None)
+def existing(directory: Path, name: str, problems: Problems, case: str) -> Path | None:
+    """`directory/name.nii.gz` or `.nii`, whichever exists; both are a problem of the case."""
+    found = [path for path in (directory / f"{name}.nii.gz", directory / f"{name}.nii") if is_file(path)]
+    if len(found) > 1:
+        problems.append(Problem(case, "ambiguous_file", f"{name}.nii and {name}.nii.gz both exist; keep one"))
+    return found[0] if found else None
 
 
 def posterior(directory: Path, name: str) -> Path | None:
     """The phantom posterior of a case, where there is one."""
-    return existing(directory, name + POSTERIOR)
+    if PurePath(name).name != name:  # such an id is refused later, and leads nowhere until then
+        return None
+    return existing(directory, name + POSTERIOR, [], name)
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no error for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def check_below(option: str, value: str) -> None:
+    """ValueError for an option that names a file or folder and leads out of the one it belongs to."""
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{option} must name something below the folder, got {value!r}")
+
+
+def check_once(option: str, values: Sequence[str]) -> None:
+    """ValueError for a channel that is named twice."""
+    twice = [value for value, number in Counter(values).items() if number > 1]
+    if twice:
+        raise ValueError(f"{option} names {twice[0]} twice; a channel is read once")
 
 
 def report_unpaired(kind: str, missing: str, names: Iterable[str], problems: Problems) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from medcalib.data.case import Case
-from medcalib.data.layouts.common import POSTERIOR, Problems, posterior, report_unpaired
-from medcalib.data.load import FORMATS_BY_ITK
+from medcalib.data.itk import FORMATS
+from medcalib.data.layouts.common import POSTERIOR, Problems, check_once, posterior, report_unpaired
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import Problem
 
@@ -42,7 +42,7 @@ def files(
         owner = re.fullmatch(patient, name)
         if missing:
             problems.append(Problem(name, "missing_modality", f"no file matches {', '.join(missing)}"))
-        elif owner is None:
+        elif owner is None or not owner[1]:
             problems.append(Problem(name, "no_patient", f"the case id does not match `patient: {patient}`"))
         else:
             reference = labels.get(name)
@@ -52,6 +52,7 @@ def files(
 
 
 def _check_patterns(patterns: Sequence[str], patient: str) -> None:
+    check_once("images and label", patterns)
     for pattern in patterns:
         path = PurePosixPath(pattern)
         if path.name.count("{case}") != 1 or path.is_absolute() or ".." in path.parts:
@@ -73,7 +74,7 @@ def _apart(found: dict[str, Path], pattern: str, others: dict[str, Path], other:
 
 
 def _is_volume(path: Path) -> bool:
-    return is_nifti(path) or (path.suffix.lower() in FORMATS_BY_ITK and not path.name.startswith("."))
+    return is_nifti(path) or (path.suffix.lower() in FORMATS and not path.name.startswith("."))
 
 
 def _matches(root: Path, pattern: str) -> dict[str, Path]:

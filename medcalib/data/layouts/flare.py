@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medcalib.data.case import Case
-from medcalib.data.layouts.common import Problems, posterior, report_unpaired, volumes
+from medcalib.data.layouts.common import Problems, check_below, posterior, report_unpaired, volumes
 from medcalib.data.nifti import stem
 
 _SUFFIX = "_0000"
@@ -25,6 +25,8 @@ def flare(
     2021 has TrainingImg and TrainingMask, 2022 images and labels, 2023 imagesTr2200 and labelsTr2200. From
     2023 on a case may carry only some organs: `labelled_classes` says which ones, case by case.
     """
+    check_below("images", images)
+    check_below("labels", labels)
     found = {stem(f).removesuffix(_SUFFIX): f for f in volumes(root / images, problems)}
     references = {stem(f): f for f in volumes(root / labels, problems)}
     report_unpaired("label", "an image", references.keys() - found.keys(), problems)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medcalib.data.case import Case
-from medcalib.data.layouts.common import Problems, posterior, report_unpaired, volumes
+from medcalib.data.layouts.common import Problems, is_file, posterior, report_unpaired, volumes
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import DataError, Problem
 from medcalib.files import read_json
@@ -60,7 +60,7 @@ def _case(task: Path, entry: Any, problems: Problems) -> Case | None:
         return None
     name = stem(image)
     for kind, path in (("image", image), ("label", label)):
-        if path is None or not path.is_file():
+        if path is None or not is_file(path):
             problems.append(Problem(name, "unpaired", f"dataset.json lists {kind} {pair.get(kind)!r}, which is absent"))
             return None
     return Case(name, name, (image,), label, None, posterior(task / "labelsTr", name))

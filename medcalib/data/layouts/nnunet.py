@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medcalib.data.case import Case
-from medcalib.data.layouts.common import Problems, posterior, report_unpaired, volumes
+from medcalib.data.layouts.common import Problems, is_file, posterior, report_unpaired, volumes
 from medcalib.data.layouts.msd import inside, task_folder
 from medcalib.data.nifti import stem
 from medcalib.errors import DataError, Problem
@@ -47,7 +47,7 @@ def nnunet(root: Path, problems: Problems) -> list[Case]:
 def _paired(task: Path, channels: int, problems: Problems) -> list[Case]:
     images: dict[str, dict[int, Path]] = {}
     for file in volumes(task / "imagesTr", problems):
-        match = re.fullmatch(r"(.+)_(\d{4})", stem(file))
+        match = re.fullmatch(r"(.+)_(\d{4})", stem(file), re.ASCII)
         if match:
             images.setdefault(match[1], {})[int(match[2])] = file
         else:
@@ -75,8 +75,8 @@ def _explicit(task: Path, block: dict[str, Any], problems: Problems) -> list[Cas
         except (KeyError, TypeError):
             problems.append(Problem(name, "bad_dataset_json", "expected `images: [...]` and `label: ...` in `dataset`"))
             continue
-        known = tuple(path for path in images if path is not None and path.is_file())
-        if not images or len(known) != len(images) or label is None or not label.is_file():
+        known = tuple(path for path in images if path is not None and is_file(path))
+        if not images or len(known) != len(images) or label is None or not is_file(label):
             problems.append(Problem(name, "unpaired", "`dataset` names files that do not exist below the folder"))
             continue
         cases.append(Case(name, name, known, label, None, posterior(task / "labelsTr", name)))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.data.geometry import Affine, on_same_grid
-from medcalib.data.nifti import Header
+from medcalib.data.nifti_header import Header
 
 Place = Callable[[NDArray[Any]], NDArray[Any]]
 

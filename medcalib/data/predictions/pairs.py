@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from medcalib.data.predictions.channels import Channels, channels_of
 from medcalib.data.predictions.compared import Pair
 from medcalib.data.predictions.listing import find_predictions, list_predictions
 from medcalib.errors import DataError
-from medcalib.files import check_case_id, read_json
+from medcalib.files import check_case_id, read_json, twins
 
 INDEX = "predictions.json"  # which cases were to be predicted, by what
 
@@ -73,8 +74,12 @@ def pair_up(
     """Pairs, and for every expected or present case that has no partner why it is refused."""
     predictions, ambiguous = find_predictions(folder, references)
     pairs, refused = [], []
-    for name in sorted(set(expected) | set(predictions) | set(ambiguous)):
+    names = sorted(set(expected) | set(predictions) | set(ambiguous))
+    alike = twins(names)
+    for name in names:
         try:
+            if name in alike:
+                raise DataError("duplicate_case_id", f"the case id differs from {alike[name]} in letter case alone")
             if name in ambiguous:
                 raise ambiguous[name]
             pairs.append(_paired(name, predictions, references))
@@ -86,7 +91,7 @@ def pair_up(
 def without_folders(message: str, *folders: Path) -> str:
     """A message without the paths of these folders: results travel, and folder names may name patients."""
     for folder in folders:
-        for name in (str(folder.resolve()), str(folder)):
+        for name in (os.path.realpath(folder), str(folder)):
             message = message.replace(f"{name}/", "").replace(name, folder.name)
     return message
 

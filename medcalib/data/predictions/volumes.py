@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 
-from medcalib.data.nifti import TRAILING_BYTES, Header, copy_voxels, read_header
+from medcalib.data.nifti import TRAILING_BYTES, copy_voxels, read_header
+from medcalib.data.nifti_header import Header
 from medcalib.data.predictions.spool import Sink, spooled
 from medcalib.data.predictions.voxels import Mapped, Voxels, one_file
 from medcalib.errors import DataError

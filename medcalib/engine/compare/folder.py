@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from medcalib.errors import DataError
 from medcalib.files import read_json, write_json
 
 CELLS = "cells"
+LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._=-]{0,62}[A-Za-z0-9_=-])?\Z")  # names a folder
 NONE = "none"  # the row of the network without a calibrator
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from medcalib.config import RunConfig, validate
 from medcalib.config.reader import Source, parse_yaml
+from medcalib.engine.compare.folder import LABEL
 from medcalib.errors import ConfigError
 
-_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._=-]{0,62}[A-Za-z0-9_=-])?\Z")
 _METHOD = re.compile(r"(?P<label>.+?)=\s*(?P<loss>\{.*\}|\w+)\s*", re.DOTALL)
 
 
@@ -86,7 +86,7 @@ def _word(value: Any) -> str:
 
 def _add(found: Methods, base: RunConfig, label: str, loss: Any, place: str, written: Source | None = None) -> None:
     """Judge a method and note it under its label, or what is wrong with it."""
-    if not _LABEL.match(label):
+    if not LABEL.match(label):
         found.problems.append(
             f"{place}: the label {label[:80]!r} cannot be a folder; use at most 64 letters, digits, '.', '_', '=' and "
             "'-', beginning with a letter or digit; name it yourself by --method LABEL={name: ...}"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from medcalib.config import RunConfig, validate
 from medcalib.config.reader import Source
-from medcalib.engine.compare.folder import CellId
+from medcalib.engine.compare.folder import LABEL, CellId
 from medcalib.engine.run import Weights
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import read_json, write_json
@@ -53,13 +53,23 @@ def read_plan(out: Path) -> Plan:
     try:
         if found.pop("version") != VERSION:
             raise ValueError("it was written by another version")
-        plan = Plan(**found)
+        plan = _safe(Plan(**found))
         return Plan(**{**found, "config": shared(_assembled(plan.config, _LOSS, {}, None))})
     except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(
             "broken_plan", f"{out / PLAN} is no plan of this version ({reason}); choose a new --out"
         ) from error
+
+
+def _safe(plan: Plan) -> Plan:
+    """The plan, if all that becomes a name of a file or folder can be one; else ValueError."""
+    for name in (*plan.methods, *plan.calibrators):
+        if not LABEL.match(name):
+            raise ValueError(f"{name!r} cannot be a folder")
+    if any(type(seed) is not int for seed in plan.seeds):
+        raise ValueError("seeds are whole numbers")
+    return plan
 
 
 def shared(config: RunConfig) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from medcalib.engine.compare.progress import Progress
 from medcalib.engine.shards import Shard
 from medcalib.engine.signals import Stop, listening
 from medcalib.errors import Exit, PreemptedError
+from medcalib.files import appending, refuse_links_out
 
 log = logging.getLogger(__name__)
 POLL_S, WAIT_S = 0.05, 1.0
@@ -61,8 +62,9 @@ def run_cells(plan: Plan, out: Path, options: Options) -> Outcome:
 
     A cell that fails, or whose process is killed, leaves the others alone. One that another process is working on is
     waited for. After SIGTERM, SIGUSR1 or Ctrl-C the cells at work are told to end, which they do after a training step;
-    then `PreemptedError` is raised. A second Ctrl-C kills them.
+    then `PreemptedError` is raised. A second Ctrl-C kills them. A link that leads out of `out` raises `ConfigError`.
     """
+    refuse_links_out(out)
     cells = plan.cells() if options.shard is None else [*_share(plan.cells(), options.shard)]
     with listening() as stop:
         stop.stepping = True
@@ -140,9 +142,8 @@ class _Runner:
         folder, options = self._folder(cell), self.options
         words = command(self.out, cell, device, root=options.root, keep=options.keep_predictions, stale=stale)
         folder.path.mkdir(parents=True, exist_ok=True)
-        with folder.log.open("ab") as output:
+        with appending(folder.log) as output:
             output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} on {device}\n".encode())
-            output.flush()
             process = subprocess.Popen(  # noqa: S603 - this interpreter, and words that were checked
                 words,
                 stdin=subprocess.PIPE,

@@ -20,7 +20,7 @@ from medcalib.data.labels import IGNORE, LabelMap
 from medcalib.data.nifti import volume_writer
 from medcalib.data.predictions import Channels, Compared, Pair, channels_of, read_pair, without_folders
 from medcalib.errors import ConfigError, DataError, DataRefusedError, Problem
-from medcalib.files import write_json
+from medcalib.files import same_place, write_json
 from medcalib.metrics.regions import BOUNDARY_MM
 from medcalib.report.maps.case import CaseMaps, Request
 from medcalib.report.maps.channels import chosen_channels
@@ -60,7 +60,7 @@ def write_maps(
     no sense, `DataRefusedError` when there is nothing to map, `DataError` (cohort_grid) for cases on several grids.
     """
     request = Request(Window.of(window_mm, window_voxels), checked_kinds(maps), (), boundary_mm)
-    if out.resolve() in (predictions.resolve(), labels.resolve()):
+    if same_place(out, predictions) or same_place(out, labels):
         raise ConfigError(f"{out} is a folder that is read from; choose another one for the maps")
     pairs, refused, _ = paired(predictions, labels, data)
     if not pairs and not refused:

@@ -1,0 +1,112 @@
+"""Reading MetaImage and NRRD by SimpleITK, which notices a file that is cut off, but no flipped bit.
+
+Of a compressed file a flipped bit spoils many voxels. The checksum of gzip in an NRRD is checked here; compressed
+MetaImage (zlib) is refused, since ITK does not look at its checksum either. In uncompressed files and in the text of
+their headers nothing tells a flipped bit.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medcalib.data.nifti import TRAILING_BYTES, Volume
+from medcalib.data.nifti_header import MAX_VOXELS
+from medcalib.errors import DataError
+
+FORMATS = (".mha", ".mhd", ".nrrd")
+_HEADER_BYTES = 1 << 16
+_PIECE = 1 << 20
+_COMPRESSED = re.compile(rb"CompressedData\s*=\s*[Tt1]")
+_DATA_FILE = re.compile(rb"^ElementDataFile\s*=\s*([^\r\n]+)", re.MULTILINE)
+_ENCODING = re.compile(rb"^encoding:\s*(\S+)", re.MULTILINE)
+_DETACHED = re.compile(rb"^data ?file:", re.MULTILINE)
+_END = re.compile(rb"\r?\n\r?\n")
+
+
+def read_by_itk(path: Path, *, dtype: Any) -> Volume:
+    """Read a MetaImage or NRRD file of three axes. `dtype=None` keeps the stored type. Raises `DataError`."""
+    import SimpleITK as sitk  # noqa: N813 - its documented name
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        size, components = reader.GetSize(), reader.GetNumberOfComponents()
+        if len(size) != 3 or components != 1:
+            raise DataError(
+                "bad_shape", f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1"
+            )
+        if prod(size) > MAX_VOXELS:
+            raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
+        _verify(path, prod(size) * sitk.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise DataError("unreadable", f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
+    array = np.transpose(sitk.GetArrayFromImage(image))
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world is LPS
+    placed = to_ras @ affine
+    if not np.isfinite(placed).all() or abs(np.linalg.det(placed[:3, :3])) < 1e-12:
+        raise DataError("bad_affine", f"{path} has a singular or non-finite affine: {placed[:3].tolist()}")
+    return Volume(array if dtype is None else array.astype(dtype), placed)
+
+
+def _verify(path: Path, expected: int) -> None:
+    """Refuse a file that cannot hold `expected` bytes of voxels, or whose damage cannot be noticed."""
+    with path.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+        if path.suffix.lower() != ".nrrd":
+            if _COMPRESSED.search(start):
+                raise _unverifiable(path, "compressed MetaImage")
+            _require_bytes(_data_file(path, start), expected)
+            return
+        end, encoding = _END.search(start), _ENCODING.search(start)
+        if end is None or encoding is None or encoding.start() > end.start():
+            raise DataError("unreadable", f"{path} has no NRRD header of less than {_HEADER_BYTES:,} bytes")
+        detached = _DETACHED.search(start[: end.end()])
+        if encoding[1] in (b"gzip", b"gz") and not detached:
+            stream.seek(end.end())
+            _check_gzip(stream, expected, path)
+        elif encoding[1] not in (b"raw", b"ascii", b"text", b"txt", b"hex"):
+            raise _unverifiable(path, f"NRRD of encoding {encoding[1].decode(errors='replace')[:20]}")
+        elif encoding[1] == b"raw" and not detached:
+            _require_bytes(path, expected)
+
+
+def _data_file(path: Path, start: bytes) -> Path:
+    """Where the voxels of a MetaImage lie: in the file itself, or in one beside it."""
+    found = _DATA_FILE.search(start)
+    name = os.fsdecode(found[1].strip()) if found else ""
+    return path if name.upper() in ("", "LOCAL") else path.parent / name
+
+
+def _require_bytes(path: Path, expected: int) -> None:
+    """Before memory is taken. A list or pattern of files is left to ITK."""
+    if path.is_file() and (size := path.stat().st_size) < expected:
+        raise DataError("truncated", f"{path} has {size:,} bytes, too few for {expected:,} of voxels; copy it again")
+
+
+def _check_gzip(stream: Any, expected: int, path: Path) -> None:
+    left = expected + TRAILING_BYTES
+    try:
+        with gzip.GzipFile(fileobj=stream) as packed:
+            while left >= 0 and (piece := packed.read(_PIECE)):
+                left -= len(piece)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError("damaged_gzip", f"{path} is damaged ({error}); copy it again") from error
+    if left < 0:
+        raise DataError("trailing_data", f"{path} holds more data than its header declares")
+
+
+def _unverifiable(path: Path, what: str) -> DataError:
+    return DataError("unverifiable", f"{path} is {what}, whose damage cannot be noticed; convert it to .nii.gz")
