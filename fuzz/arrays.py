@@ -59,7 +59,7 @@ def _read(path: Path, data: bytes | None) -> None:
         found = attempt(lambda logits=logits: values(logits=logits))
         if found is not None:
             probs = found.probs
-            if not (np.isfinite(probs).all() and 0 <= probs.min() and probs.max() <= 1.001):
+            if not (np.isfinite(probs).all() and probs.min() >= 0 and probs.max() <= 1.001):
                 raise FindingError(f"accepted probabilities span {probs.min()}..{probs.max()}")
             found.close()
     path.unlink()

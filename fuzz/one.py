@@ -11,7 +11,7 @@ from pathlib import Path
 import atheris
 
 MEMORY = 1 << 29  # bytes that reading may take on top of what the imports have
-INSTRUMENTED = ["medcalib.config", "medcalib.data", "medcalib.files", "ruamel.yaml", "zipfile", "numpy.lib._format_impl"]
+INSTRUMENTED = ["medcalib", "ruamel", "zipfile"]
 
 
 def main() -> None:
@@ -25,7 +25,9 @@ def main() -> None:
     dictionary.write_text("".join(f"{_quoted(word)}\n" for word in target.words()))
     _limit_memory()
     given = [f"-dict={dictionary}"] if target.words() else []
-    atheris.Setup([sys.argv[0], f"-max_len={target.MAX_BYTES}", *given, *options], lambda data: target.check(data, folder))
+    atheris.Setup(
+        [sys.argv[0], f"-max_len={target.MAX_BYTES}", *given, *options], lambda data: target.check(data, folder)
+    )
     atheris.Fuzz()
 
 

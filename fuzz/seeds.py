@@ -32,8 +32,9 @@ def config() -> Inputs:
         b"loss: {name: custom, terms: [{term: cross_entropy}, {term: {name: margin, margin: 5}, weight: 1e-1}]}\n"
         b"model: {name: dynunet}\ntrain: {patch_size: [32, 32, 8], lr: 1e-3}\nscore: {bins: 20, edges: left}\n",
     )
-    yield "override", b"train.lr=.5e-2\n"
-    yield "quoted", b'loss.name="mbls"\n"a\\tb": {c: [1, ~, "\\u00e9"]}\n'
+    yield "override", b"--set train.lr=.5e-2--set loss={name: mbls, margin: 5}"
+    yield "override_list", b"--set train.patch_size=[16, 16, 8]--set data.exclude=[a, 'b']"
+    yield "quoted", b'name: "a\\tb"\ndata: {c: [1, ~, "\\u00e9"]}\n? x\n: |\n  y\n'
 
 
 def nifti() -> Inputs:

@@ -28,6 +28,7 @@ from medcalib.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
+MAX_NODES = 50_000  # keys and values; reading so many takes seconds
 KeyPath = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
@@ -108,10 +109,12 @@ class _Builder:
         self.source = source
         self.stack: list[_Open] = []
         self.documents = 0
+        self.nodes = 0
 
     def build(self, events: Iterator[Any]) -> None:
         for event in events:
             self._refuse_features(event)
+            self._count(event)
             if isinstance(event, MappingStartEvent):
                 self._open(event, {})
             elif isinstance(event, SequenceStartEvent):
@@ -131,6 +134,11 @@ class _Builder:
         tag = getattr(event, "tag", None)
         if tag is not None and str(tag) not in ("None", "!"):
             raise self._error(event, f"the tag {str(tag)[:60]} is not allowed; a config holds plain data")
+
+    def _count(self, event: Any) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self._error(event, f"a config has at most {MAX_NODES:,} keys and values")
 
     def _open(self, event: Any, value: dict[str, Any] | list[Any]) -> None:
         if len(self.stack) >= MAX_DEPTH:
