@@ -156,6 +156,7 @@ def test_several_predictions_of_a_case_are_refused_by_name_and_the_others_paired
     assert "c1.nii.gz, c1.npy" in entry["message"]
 
 
+@pytest.mark.fault(56)
 def test_56_every_expected_case_without_a_prediction_and_the_reverse_is_named(folder: Path, label: Path) -> None:
     for case in ("c2", "c3"):
         write_nnunet(folder, PROBS, LPS, case=case)
@@ -170,6 +171,7 @@ def test_56_every_expected_case_without_a_prediction_and_the_reverse_is_named(fo
     assert source == "labels"
 
 
+@pytest.mark.fault(46)
 def test_a_label_map_alone_is_refused_with_the_option_of_nnunet(folder: Path, label: Path) -> None:
     write_volume(folder / "c1.nii.gz", TRUE, LPS)
     with pytest.raises(DataError, match="--save_probabilities") as caught:
@@ -213,6 +215,7 @@ def test_files_that_decide_how_an_array_is_read_are_all_inputs(folder: Path) -> 
     assert {path.name for path in input_files(npz)} == {"c1.npz", "c1.nii.gz", "dataset.json", "plans.json"}
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1)])
 def test_npy_is_read_in_either_order_of_axes_that_the_label_map_proves(
@@ -224,6 +227,7 @@ def test_npy_is_read_in_either_order_of_axes_that_the_label_map_proves(
     assert_array_equal(read(folder / "c1.npy", label).probs, PROBS)
 
 
+@pytest.mark.fault(47)
 def test_npy_without_a_map_is_read_as_declared_or_assumed(folder: Path, label: Path) -> None:
     np.save(folder / "c1.npy", PROBS)
     assert_array_equal(read(folder / "c1.npy", label, assume_orientation=True).probs, PROBS)
@@ -237,6 +241,7 @@ def test_npy_without_a_map_is_read_as_declared_or_assumed(folder: Path, label: P
     assert refused(folder / "c1.npy", label) == "shape_mismatch"
 
 
+@pytest.mark.fault(47)
 def test_a_flipped_npy_is_caught(folder: Path, label: Path) -> None:
     np.save(folder / "c1.npy", PROBS[:, ::-1])
     write_volume(folder / "c1.nii.gz", PROBS.argmax(0).astype(np.uint8), LPS)
@@ -271,6 +276,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("ending", ["npy", "npz"])
 def test_50_arrays_of_objects_are_refused_and_nothing_is_run(folder: Path, label: Path, ending: str) -> None:
     canary, path = folder / "canary", folder / f"c1.{ending}"
@@ -284,6 +290,7 @@ def test_50_arrays_of_objects_are_refused_and_nothing_is_run(folder: Path, label
     assert not canary.exists()
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("name", ["c1.nii.gz", "c1_0000.nii.gz"])
 def test_26_a_volume_that_claims_another_grid_is_refused_before_it_is_unpacked(
     folder: Path, label: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -314,6 +321,7 @@ def npy_bytes(shape: tuple[int, ...], payload: bytes) -> bytes:
     return stream.getvalue() + payload
 
 
+@pytest.mark.fault(51)
 def test_51_a_bomb_is_refused_from_the_header_of_its_member(folder: Path, label: Path) -> None:
     honest = npz_of(folder / "c1.npz", probabilities=npy_bytes((3, 400, 400, 200), bytes(3 * 400 * 400 * 200 * 4)))
     assert honest.stat().st_size < 500_000  # it declares 384 MB
