@@ -10,6 +10,8 @@ from pathlib import Path
 
 import atheris
 
+from fuzz.targets import seeds
+
 MEMORY = 1 << 29  # bytes that reading may take on top of what the imports have
 INSTRUMENTED = ["medcalib", "ruamel", "zipfile"]
 
@@ -20,7 +22,8 @@ def main() -> None:
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         target = importlib.import_module(f"fuzz.{name}")
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
-    target.check(b"", folder)  # lazy imports
+    for seed in seeds(name):
+        target.check(seed.read_bytes(), folder)  # imports what it needs, before memory is bounded
     dictionary = folder / "words"
     dictionary.write_text("".join(f"{_quoted(word)}\n" for word in target.words()))
     _limit_memory()

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from medcalib.config.reader import KeyPath, Source
+from medcalib.config.reader import KeyPath, Source, printable
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -65,11 +65,6 @@ def dotted(path: KeyPath) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return printable(text) or "config"
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, line breaks and the like written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _message(entry: Any, model: type[BaseModel]) -> str:

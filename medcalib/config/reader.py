@@ -86,9 +86,9 @@ def parse_yaml(text: str, name: str) -> Source:
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         if reason.endswith("but got '{'"):  # a file pattern such as {case}.nii.gz inside [ ] or { }
             reason += "; put text that holds braces in quotes"
-        raise ConfigError(f"{where}: not valid YAML: {reason}") from None
+        raise ConfigError(f"{where}: not valid YAML: {printable(reason)}") from None
     except ValueError as error:  # control characters, for example
-        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{name}: not valid YAML: {printable(str(error).splitlines()[0])}") from None
     return source
 
 
@@ -178,7 +178,12 @@ class _Builder:
         return f"{self.source.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
 
     def _error(self, event: Any, message: str) -> ConfigError:
-        return ConfigError(f"{self._place(event)}: {message}")
+        return ConfigError(f"{self._place(event)}: {printable(message)}")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, line breaks and the like written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def scalar(text: str) -> Any:
