@@ -33,6 +33,7 @@ def config() -> Inputs:
         b"model: {name: dynunet}\ntrain: {patch_size: [32, 32, 8], lr: 1e-3}\nscore: {bins: 20, edges: left}\n",
     )
     yield "override", b"--set train.lr=.5e-2--set loss={name: mbls, margin: 5}"
+    yield "override_steers", b"--set a\x1bb"
     yield "override_list", b"--set train.patch_size=[16, 16, 8]--set data.exclude=[a, 'b']"
     yield "quoted", b'name: "a\\tb"\ndata: {c: [1, ~, "\\u00e9"]}\n? x\n: |\n  y\n'
 
@@ -88,6 +89,8 @@ def sidecar() -> Inputs:
         "nnunet1": {"labels": {"0": "background", "1": "a"}},
         "painted": {"labels": {"background": 0, "w": [1, 2], "c": 2}, "regions_class_order": [1, 2]},
         "plans": {"image_reader_writer": "SimpleITKIO"},
+        "infinite": {"class_names": ["background", "a"], "codes": [[0], [float("inf")]]},
+        "no_code": {"labels": {"background": 0, "a": 1, "ignore": []}},
         "index": {"cases": ["c1", "c2"], "method": {"name": "m"}},
     }.items():
         yield name, json.dumps(content).encode()

@@ -11,10 +11,9 @@ from helpers import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY))
 
-from fuzz.harness import FindingError, attempt  # noqa: E402
-from fuzz.targets import CORPUS, TARGETS, seeds  # noqa: E402
-
-from medcalib.errors import ConfigError  # noqa: E402
+from fuzz.harness import FindingError, attempt
+from fuzz.targets import CORPUS, TARGETS, seeds
+from medcalib.errors import ConfigError
 
 FAULTS = {"config": (1, 3, 15), "nifti": (19, 26), "arrays": (40, 50, 51), "sidecar": (46,)}
 

@@ -153,6 +153,7 @@ def test_a_broken_index_is_refused(predicted: Path, content: str) -> None:
         expected_cases(predicted, {}, flat=True)
 
 
+@pytest.mark.fault(11, 46)
 @pytest.mark.parametrize(
     "content",
     [
@@ -165,6 +166,14 @@ def test_a_broken_index_is_refused(predicted: Path, content: str) -> None:
         '{"class_names": ["a", "b"], "codes": [[0], []]}',
         '{"class_names": ["a", "b"], "codes": [[0], ["x"]]}',
         '{"class_names": ["a", "b"], "codes": [[0], [1]], "ignore_code": "x"}',
+        '{"class_names": ["a", "b"], "codes": [[0], [Infinity]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [1.5]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [true]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [70000]]}',
+        '{"class_names": ["a", "a"], "codes": [[0], [1]]}',
+        '{"class_names": ["a", "b\\u001b"], "codes": [[0], [1]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [1]], "ignore_code": 1e999}',
+        '{"class_names": ["a", "b"], "codes": [[0], [1]], "scale": ' + "9" * 400 + "}",
     ],
 )
 def test_a_bad_sidecar_is_refused_with_a_way_out(predicted: Path, content: str) -> None:

@@ -336,6 +336,57 @@ def test_51_a_bomb_is_refused_from_the_header_of_its_member(folder: Path, label:
     assert refused(absurd, label, assume_orientation=True) == "size_mismatch"
 
 
+@pytest.mark.fault(51)
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_a_header_that_claims_gigabytes_is_not_read_whole(folder: Path, label: Path, ending: str) -> None:
+    """numpy reads as many bytes as a header of version 2 says, here of 200 MB of blanks, before it judges them."""
+    content = b"\x93NUMPY\x02\x00" + (4_000_000_000).to_bytes(4, "little") + b" " * 200_000_000
+    path = folder / f"c1.{ending}"
+    if ending == "npy":
+        path.write_bytes(content)
+    else:
+        npz_of(path, probabilities=content)
+    del content
+    tracemalloc.start()
+    assert refused(path, label, assume_orientation=True) == "not_npy"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"other.npy", b"\xff\xfe\xfder.npy"),  # with the flag of UTF-8 names
+        (b"\x08\x00" + bytes(4), b"\x0e\x00" + bytes(4)),  # LZMA in place of deflate
+        (b"\x08\x00" + bytes(4), b"\x0c\x00" + bytes(4)),  # bzip2
+    ],
+)
+def test_a_damaged_directory_of_an_npz_is_refused(folder: Path, label: Path, old: bytes, new: bytes) -> None:
+    path = folder / "c1.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("probabilities.npy", "other.npy"):
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, 0
+            archive.writestr(info, npy_bytes((3, 8, 7, 6), PROBS.transpose(0, 3, 2, 1).tobytes()))
+    raw = path.read_bytes()
+    if old == b"other.npy":
+        raw = raw.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x00\x08")
+    else:  # dates before 1980 are 0, so that the method stands before four zeros
+        raw = raw.replace(b"\x08\x00\x00\x00\x21\x00", new[:2] + b"\x00\x00\x21\x00")
+    path.write_bytes(raw.replace(old, new) if old == b"other.npy" else raw)
+    assert refused(path, label, assume_orientation=True) == "damaged_npz"
+
+
+@pytest.mark.fault(51)
+def test_names_in_an_archive_steer_no_terminal(folder: Path, label: Path) -> None:
+    npz = npz_of(folder / "c1.npz", **{"a\x1b[31m\nerror: b": b"x"})
+    with pytest.raises(DataError) as caught:
+        read(npz, label)
+    assert str(caught.value).isprintable()
+
+
 def test_an_archive_must_hold_exactly_one_array_of_a_known_name(folder: Path, label: Path) -> None:
     good = npy_bytes((3, 8, 7, 6), PROBS.transpose(0, 3, 2, 1).tobytes())
     npz = npz_of(folder / "c1.npz", **{"probabilities": good, "../../evil": b"x", "/etc/passwd": b"x"})

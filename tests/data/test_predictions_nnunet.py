@@ -313,6 +313,7 @@ def test_another_file_named_dataset_json_above_is_no_description(tmp_path: Path)
     assert caught.value.reason == "missing_sidecar"
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     "content",
     [
@@ -322,6 +323,10 @@ def test_another_file_named_dataset_json_above_is_no_description(tmp_path: Path)
         {"labels": {"background": 0, "a": 2}},
         {"labels": {"background": 0, "a": 1, "b": 1}},
         {"labels": {"background": 0, "a": "x"}},
+        {"labels": {"background": 0, "a": float("inf")}},
+        {"labels": {"background": 0, "a": 1, "ignore": []}},
+        {"labels": {"background": 0, "a": 1, "b": []}},
+        {"labels": {"background": 0, "a\n": 1}},
         {"labels": REGIONS, "regions_class_order": [1, 2]},
         {"labels": REGIONS, "regions_class_order": [1, 2, 9]},
     ],
