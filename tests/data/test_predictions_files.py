@@ -356,27 +356,28 @@ def test_a_header_that_claims_gigabytes_is_not_read_whole(folder: Path, label: P
 
 @pytest.mark.fault(51)
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("method", "flags", "reason"),
     [
-        (b"other.npy", b"\xff\xfe\xfder.npy"),  # with the flag of UTF-8 names
-        (b"\x08\x00" + bytes(4), b"\x0e\x00" + bytes(4)),  # LZMA in place of deflate
-        (b"\x08\x00" + bytes(4), b"\x0c\x00" + bytes(4)),  # bzip2
+        (14, 0, "damaged_npz"),  # LZMA in place of deflate
+        (12, 0, "unreadable"),  # bzip2
+        (99, 0, "damaged_npz"),  # no method at all
+        (8, 0x800, "damaged_npz"),  # names are said to be UTF-8
+        (8, 0x1, "encrypted"),
     ],
 )
-def test_a_damaged_directory_of_an_npz_is_refused(folder: Path, label: Path, old: bytes, new: bytes) -> None:
-    path = folder / "c1.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("probabilities.npy", "other.npy"):
-            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.compress_type, info.flag_bits = zipfile.ZIP_DEFLATED, 0
-            archive.writestr(info, npy_bytes((3, 8, 7, 6), PROBS.transpose(0, 3, 2, 1).tobytes()))
-    raw = path.read_bytes()
-    if old == b"other.npy":
-        raw = raw.replace(b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x00\x08")
-    else:  # dates before 1980 are 0, so that the method stands before four zeros
-        raw = raw.replace(b"\x08\x00\x00\x00\x21\x00", new[:2] + b"\x00\x00\x21\x00")
-    path.write_bytes(raw.replace(old, new) if old == b"other.npy" else raw)
-    assert refused(path, label, assume_orientation=True) == "damaged_npz"
+def test_a_damaged_directory_of_an_npz_is_refused(
+    folder: Path, label: Path, method: int, flags: int, reason: str
+) -> None:
+    path = npz_of(folder / "c1.npz", probabilities=npy_bytes((3, 8, 7, 6), PROBS.transpose(0, 3, 2, 1).tobytes()))
+    raw = bytearray(path.read_bytes())
+    for start, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # flags and method, in the member and in the directory
+        place = raw.index(start)
+        raw[place + at : place + at + 4] = flags.to_bytes(2, "little") + method.to_bytes(2, "little")
+        if flags == 0x800:
+            name = raw.index(b"probabilities", place)
+            raw[name : name + 3] = b"\xff\xfe\xfd"
+    path.write_bytes(raw)
+    assert refused(path, label, assume_orientation=True) == reason
 
 
 @pytest.mark.fault(51)

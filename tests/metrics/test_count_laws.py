@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_slabs_in_any_order_and_grouping_give_the_bits_of_the_whole(
 ) -> None:
     voxels, rng = case[1].shape[1], np.random.default_rng(seed)
     ends = sorted({0, voxels, *(cut for cut in cuts if cut < voxels)})
-    slabs = [counted(*(t[..., a:b] for t in case)) for a, b in zip(ends, ends[1:], strict=False)]
+    slabs = [counted(*(t[..., a:b] for t in case)) for a, b in pairwise(ends)]
     while len(slabs) > 1:  # any two of them, in either order
         first, second = rng.choice(len(slabs), 2, replace=False)
         joined = slabs[first] + slabs[second]
@@ -81,16 +82,16 @@ def test_errors_lie_between_their_bounds(case: tuple[Tensor, Tensor, Tensor]) ->
 
 @pytest.mark.fault(55)
 def test_more_than_2_to_31_voxels_are_counted_exactly(record_property: Callable[[str, object], None]) -> None:
-    """A case added to itself 2^22 times: every count is that many times as large, and no number changes by a bit."""
+    """A case added to itself 2^24 times: every count is that many times as large, and no number changes by a bit."""
     probs, labels = smooth_case(0)
     once = CalibrationCounts.from_probs(probs[None], labels[None])
     whole = once
-    for _ in range(22):
+    for _ in range(24):
         whole = whole + whole
-    assert whole.voxels() == once.voxels() * 2**22 > 2**34
-    assert torch.equal(whole.n, once.n * 2**22)
+    assert whole.voxels() == once.voxels() * 2**24 > 2**36
+    assert torch.equal(whole.n, once.n * 2**24)
     assert int(whole.n.max()) > 2**31
-    assert torch.equal(whole.correct, once.correct * 2**22)
+    assert torch.equal(whole.correct, once.correct * 2**24)
     assert (whole.ece(15), whole.mce(15), whole.accuracy()) == pytest.approx(
         (once.ece(15), once.mce(15), once.accuracy()), rel=1e-15
     )
