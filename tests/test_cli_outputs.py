@@ -154,7 +154,7 @@ print(json.dumps([CliRunner().invoke(app, arguments).exit_code for arguments in 
 
 
 @pytest.mark.fault(14)
-@pytest.mark.parametrize("home", [None, "/dev/null/home"])
+@pytest.mark.parametrize("home", [pytest.param(None, marks=pytest.mark.slow), "/dev/null/home"])
 def test_no_command_needs_a_home(made: Path, tmp_path: Path, home: str | None) -> None:
     """Without one, matplotlib and torch make do with a temporary folder."""
     names = ("predict", "score", "calibrate", "report") if home else ("train", "report")
