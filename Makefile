@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema figures study notebooks \
+.PHONY: demo test test-slow test-gpu reliability fuzz bench bench-scoring bench-calibrators lint format schema figures study notebooks \
 	docker-check docker-build clean
 
 demo: $(READY)
@@ -24,6 +24,11 @@ test-gpu: $(READY)
 reliability: $(READY)
 	$(BIN)/python -m pytest -m fault --faults build/faults.json; code=$$?; \
 	$(BIN)/python docs/reliability.py build/faults.json; exit $$code
+
+# ten minutes over all targets unless FUZZ_SECONDS says otherwise; Linux on x86-64. See fuzz/README.md
+FUZZ_SECONDS ?= 600
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv

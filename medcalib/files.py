@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +45,15 @@ def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > older_than_s:
                 path.unlink()
+
+
+def require_writable(path: Path) -> None:
+    """Fail now, not after the work, where no file `path` can be written. Raises `OSError`; makes the parent folder."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+        pass
 
 
 def write_text(path: Path, text: str) -> None:

@@ -38,8 +38,14 @@ FAULTS: dict[int, Fault] = {
             8: ("a file of more than 1 MB", "refused within a second"),
             9: ("a learning rate that is NaN, infinite or negative; a margin <= 0; 0 or 10^9 bins", "refused"),
             10: ("a patch that the network's strides do not divide", "refused, with the nearest sizes"),
-            11: ("label codes with gaps, no background, a name or class twice", "refused"),
-            12: ("a patient on both sides of a split; an empty split; fractions of 0 or 1", "refused"),
+            11: (
+                "label codes with gaps, no background, a name, code or class twice",
+                "refused; codes are joined to classes by name, so gaps (BraTS: 0, 1, 2, 4) are closed exactly",
+            ),
+            12: (
+                "a patient on both sides of a split; an empty split; fractions of 0 or 1",
+                "refused; a test share of 0 is a split without a test set",
+            ),
             13: ("an empty file, a list, binary, UTF-16, no file", "refused, exit 2"),
             14: (
                 "HOME unset or read-only; an output folder that is unwritable or holds another run",

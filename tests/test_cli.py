@@ -103,6 +103,7 @@ def test_scores_json_keeps_the_contract(story: dict[str, Any]) -> None:
     assert wanted <= case["regions"]["all"].keys()
 
 
+@pytest.mark.fault(1)
 def test_a_bad_config_ends_with_2_and_every_mistake(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text(bundled()["phantom"].read_text().replace("lr: 3e-3", "lr: fast").replace("loss: ce", "loss: cee"))
@@ -113,6 +114,7 @@ def test_a_bad_config_ends_with_2_and_every_mistake(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.fault(13, 15)
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

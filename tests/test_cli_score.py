@@ -49,6 +49,23 @@ def test_shards_and_their_merge_print_and_write_what_one_run_does(folder: Path, 
     assert contents(tmp_path / "all") == contents(folder / "scores")
 
 
+@pytest.mark.fault(56)
+def test_cases_without_a_partner_are_counted_reported_and_end_with_4(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "labels", tmp_path / "labels")
+    (tmp_path / "labels" / "case_0.nii.gz").unlink()
+    code, text, errors = run(
+        "score", "--predictions", folder / "predictions", "--labels", tmp_path / "labels", "--out", tmp_path / "scores"
+    )
+    assert code == 4
+    assert "scored 3 of 6 cases" in text
+    assert all(case in text + errors for case in ("case_0", BAD, UNPREDICTED))
+    found = json.loads((tmp_path / "scores" / SCORES).read_text())
+    assert (found["n_expected"], found["n_scored"]) == (6, 3)
+    assert {entry["case"]: entry["reason"] for entry in found["refused"]} == {
+        "case_0": "missing_reference", BAD: "damaged_gzip", UNPREDICTED: "missing_prediction",
+    }  # fmt: skip
+
+
 def test_json_is_the_file(folder: Path, tmp_path: Path) -> None:
     code, text, _ = run(*pair(folder), "--out", tmp_path, "--shard", "1/3", "--json")
     assert (code, json.loads(text)) == (0, json.loads((tmp_path / "shard-1-of-3.json").read_text()))

@@ -18,7 +18,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from medcalib.config.checks import cross_checks
 from medcalib.config.messages import dotted, explain, shown
-from medcalib.config.reader import KeyPath, Source, parse_yaml, read_yaml
+from medcalib.config.reader import KeyPath, Source, parse_yaml, printable, read_yaml
 from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
 from medcalib.errors import ConfigError
 
@@ -93,9 +93,9 @@ def _frozen(value: Any) -> Any:
 
 def _override(source: Source, text: str) -> None:
     key, equals, value = text.partition("=")
-    name = f"--set {key}"
+    name = f"--set {printable(key)}"
     if not equals or not all(part.strip() for part in key.split(".")):
-        raise ConfigError(f"--set {text}: expected key=value, such as --set train.epochs=5")
+        raise ConfigError(f"--set {printable(text)}: expected key=value, such as --set train.epochs=5")
     parsed: Any = parse_yaml(value, name).data if value.strip() else None
     _put(source, tuple(key.strip().split(".")), parsed, name)
 

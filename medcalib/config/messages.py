@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from medcalib.config.reader import KeyPath, Source
+from medcalib.config.reader import KeyPath, Source, printable
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -59,11 +60,11 @@ def _holds(data: Any, part: str | int) -> bool:
 
 
 def dotted(path: KeyPath) -> str:
-    """`data.labels[2]` for a path; the file itself is `config`."""
+    """`data.labels[2]` for a path; the file itself is `config`. A key cannot steer a terminal or begin a line."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "config"
+    return printable(text) or "config"
 
 
 def _message(entry: Any, model: type[BaseModel]) -> str:
@@ -123,18 +124,24 @@ def _did_you_mean(name: Any, known: Sequence[str]) -> str:
 def shown(value: Any) -> str:
     """A value as a config would write it, shortened."""
     text = f"text {value!r}" if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = printable(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _keys_at(model: Any, loc: Sequence[str | int]) -> list[str]:
     """The keys that the model at a pydantic location has, found through the JSON schema."""
-    schema = model.model_json_schema()
+    schema = _schema(model)
     definitions = schema.get("$defs", {})
     nodes = [schema]
     for part in loc:
         nodes = [child for node in nodes for child in _children(node, part, definitions)]
     found = [key for node in nodes for variant in _variants(node, definitions) for key in variant.get("properties", {})]
     return sorted(set(found), key=found.index)
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _variants(node: Any, definitions: Mapping[str, Any]) -> list[Any]:

@@ -28,6 +28,7 @@ from medcalib.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
+MAX_NODES = 50_000  # keys and values; reading so many takes seconds
 KeyPath = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"[-+]?[0-9]+\Z")
@@ -85,9 +86,9 @@ def parse_yaml(text: str, name: str) -> Source:
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         if reason.endswith("but got '{'"):  # a file pattern such as {case}.nii.gz inside [ ] or { }
             reason += "; put text that holds braces in quotes"
-        raise ConfigError(f"{where}: not valid YAML: {reason}") from None
+        raise ConfigError(f"{where}: not valid YAML: {printable(reason)}") from None
     except ValueError as error:  # control characters, for example
-        raise ConfigError(f"{name}: not valid YAML: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{name}: not valid YAML: {printable(str(error).splitlines()[0])}") from None
     return source
 
 
@@ -108,10 +109,12 @@ class _Builder:
         self.source = source
         self.stack: list[_Open] = []
         self.documents = 0
+        self.nodes = 0
 
     def build(self, events: Iterator[Any]) -> None:
         for event in events:
             self._refuse_features(event)
+            self._count(event)
             if isinstance(event, MappingStartEvent):
                 self._open(event, {})
             elif isinstance(event, SequenceStartEvent):
@@ -131,6 +134,11 @@ class _Builder:
         tag = getattr(event, "tag", None)
         if tag is not None and str(tag) not in ("None", "!"):
             raise self._error(event, f"the tag {str(tag)[:60]} is not allowed; a config holds plain data")
+
+    def _count(self, event: Any) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self._error(event, f"a config has at most {MAX_NODES:,} keys and values")
 
     def _open(self, event: Any, value: dict[str, Any] | list[Any]) -> None:
         if len(self.stack) >= MAX_DEPTH:
@@ -170,7 +178,12 @@ class _Builder:
         return f"{self.source.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
 
     def _error(self, event: Any, message: str) -> ConfigError:
-        return ConfigError(f"{self._place(event)}: {message}")
+        return ConfigError(f"{self._place(event)}: {printable(message)}")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, line breaks and the like written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def scalar(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -91,8 +92,8 @@ class DataConfig(Closed):
     @field_validator("labels")
     @classmethod
     def _usable_labels(cls, labels: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        flat = [code for codes in labels.values() for code in codes]
-        twice = sorted({code for code in flat if flat.count(code) > 1})
+        counts = Counter(code for codes in labels.values() for code in codes)
+        twice = sorted(code for code, count in counts.items() if count > 1)
         if not 2 <= len(labels) <= 255:
             raise ValueError(f"expected 2 to 255 classes, background included, got {len(labels)}")
         if twice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import medcalib
-from medcalib.calibrators import Calibrator
+from medcalib.calibrators import Calibrator, load
 from medcalib.config import RunConfig
 from medcalib.config.references import paired
 from medcalib.config.schema import ScoreConfig
@@ -37,8 +36,8 @@ from medcalib.engine.fitting import Method, cross_fit, fit, parsed_options, scor
 from medcalib.engine.loader import preprocess_of
 from medcalib.engine.predictor import Predictor
 from medcalib.engine.run import Weights, cases_of, load_model, open_run
-from medcalib.errors import ConfigError, DataError
-from medcalib.files import read_json
+from medcalib.errors import CheckpointError, ConfigError, DataError
+from medcalib.files import read_json, require_writable
 
 SPLIT = "val"
 
@@ -223,9 +222,12 @@ def _confusion(logits: torch.Tensor, label: NDArray[np.uint8]) -> NDArray[np.int
 
 
 def _check_out(out: Path) -> None:
-    """Fail now, not after the fit, where `out` cannot be written. Raises `ConfigError` for a folder, `OSError`."""
+    """Fail now, not after the fit, where `out` cannot be written, or is no calibrator. `ConfigError`, `OSError`."""
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file in it, such as {out / 'temperature.safetensors'}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out.parent):
-        pass
+    if out.exists() and out.stat().st_size:
+        try:
+            load(out)
+        except CheckpointError as error:
+            raise ConfigError(f"{out} exists and is no calibrator; choose another file, or remove it") from error
+    require_writable(out)

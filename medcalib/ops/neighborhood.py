@@ -19,6 +19,7 @@ from medcalib.ops.plain import plain
 
 Kernel = Literal["mean", "svls"]
 Padding = Literal["background", "replicate", "zeros"]
+MAX_WINDOW = 51
 
 
 def neighborhood_proportions(
@@ -127,7 +128,9 @@ def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor 
 
 def check_window(kernel_size: int | Sequence[int], sigma: float = 1.0) -> None:
     """Refuse a window that no volume could have; how many axes there are is not known yet."""
-    odd_sizes(kernel_size, 1 if isinstance(kernel_size, int) else len(kernel_size))
+    sizes = odd_sizes(kernel_size, 1 if isinstance(kernel_size, int) else len(kernel_size))
+    if max(sizes, default=1) > MAX_WINDOW:  # an edge of 1001 would ask for 4 GB a class
+        raise ValueError(f"kernel_size must be at most {MAX_WINDOW}, got {kernel_size}")
     if not 0.1 <= sigma <= 100:  # beyond, the Gaussian of a neighbor underflows, or all are equal
         raise ValueError(f"sigma must lie in [0.1, 100] voxels, got {sigma}")
 

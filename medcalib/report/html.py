@@ -8,7 +8,7 @@ from typing import Any
 
 from medcalib import __version__
 from medcalib.errors import ConfigError
-from medcalib.files import write_text
+from medcalib.files import require_writable, write_text
 from medcalib.metrics.definitions import DEFINITIONS
 from medcalib.report import page_figures
 from medcalib.report.content import Method, comparison, differences, ordered_regions, read_methods, tables
@@ -41,6 +41,7 @@ def build_report(
         raise ConfigError(f"{len(scores)} scores folders need as many maps folders, got {len(maps)}")
     if cases < 1:
         raise ConfigError(f"cases must be 1 or more, got {cases}")
+    _check_out(out)
     methods = read_methods(scores, maps)
     templates = environment()
     templates.filters["span"] = span
@@ -67,6 +68,16 @@ def build_report(
     )
     write_text(out, page.strip() + "\n")
     return out
+
+
+def _check_out(out: Path) -> None:
+    """Fail now where `out` cannot be written, or is a file of another kind. Raises `ConfigError`, `OSError`."""
+    require_writable(out)
+    if out.exists():
+        with out.open("rb") as stream:
+            start = stream.read(64)
+        if start and not start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise ConfigError(f"{out} exists and is no HTML page; choose another file, or remove it")
 
 
 def _figures(methods: Sequence[Method]) -> dict[str, Any]:

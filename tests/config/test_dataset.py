@@ -14,7 +14,7 @@ from medcalib.config.references import references
 from medcalib.data.case import Case
 from medcalib.data.nifti import write_volume
 from medcalib.data.phantom import write_dataset
-from medcalib.errors import DataRefusedError
+from medcalib.errors import DataError, DataRefusedError
 
 LABELS = {"background": (0,), "liver": (1,), "spleen": (2,)}
 
@@ -42,6 +42,50 @@ def test_a_split_follows_the_config(heart: Path) -> None:
     assert {c.patient_id for c in split["test"]} == {"patient004"}
     listed = {"name": "listed", "train": ("patient001",), "val": ("patient002_frame04",)}
     assert len(cases_and_split(with_root(config(split=listed), str(heart)))["train"]) == 2
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize(
+    ("split", "reason", "words"),
+    [
+        ({"train": ("c0", "c1"), "val": ("c1_b",)}, "patient_leak", "patient c1 is in train and val; keep one"),
+        ({"train": ("c0", "c1"), "val": ("c2",), "test": ("c1_b",)}, "patient_leak", "patient c1 is in test and train"),
+        ({"train": ("c0",), "val": ()}, "empty_split", "no case is left for val; change `split` or add patients"),
+        ({"train": (), "val": ("c0",)}, "empty_split", "no case is left for train"),
+        ({"train": ("c0",), "val": ("c9",)}, "unknown_id", "c9: no such patient or case in the data"),
+    ],
+)
+def test_a_patient_on_two_sides_and_an_empty_side_are_refused(split: dict[str, Any], reason: str, words: str) -> None:
+    second = Case("c1_b", "c1", (Path("x"),), Path("y"))
+    found = [*cases(3), second] if reason != "patient_leak" else [Case("c1_a", "c1", (Path("x"),), Path("y")), second]
+    if reason == "patient_leak":
+        found = [*cases(1), *found, cases(3)[2]]
+        split = {name: tuple("c1_a" if case == "c1" else case for case in ids) for name, ids in split.items()}
+    with pytest.raises(DataRefusedError) as caught:
+        split_of(config(split={"name": "listed", **split}), found)
+    assert [problem.reason for problem in caught.value.problems] == [reason]
+    assert words in str(caught.value)
+
+
+@pytest.mark.fault(12)
+@pytest.mark.parametrize("test", [0.99, "layout"])
+def test_a_share_that_leaves_no_case_to_train_on_is_refused(test: float | str) -> None:
+    """A share of 1 is refused with the config (test_messages.py); 0 is a split without a test set."""
+    found = [Case(f"c{k}", f"c{k}", (Path("x"),), Path("y"), "test") for k in range(4)]
+    with pytest.raises(DataRefusedError) as caught:
+        split_of(config(split={"name": "kfold", "test": test}), found)
+    assert [problem.reason for problem in caught.value.problems] == ["empty_split", "empty_split"]
+    none = split_of(config(split={"name": "kfold", "folds": 2, "test": 0.0}), found)
+    assert {name: len(part) for name, part in none.items()} == {"train": 2, "val": 2, "test": 0}
+
+
+@pytest.mark.fault(11)
+def test_gaps_between_codes_are_closed_by_name_and_never_read_as_a_class() -> None:
+    """As in BraTS 2017 to 2021, whose codes are 0, 1, 2 and 4."""
+    label_map = config({"labels": {"background": (0,), "a": (1,), "b": (4,)}}).data.label_map
+    assert label_map.encode(np.array([0, 4, 1]), "x").tolist() == [0, 2, 1]
+    with pytest.raises(DataError, match=r"label code 2 \(1 voxels\) is not declared"):
+        label_map.encode(np.array([0, 2]), "x")
 
 
 def test_excluded_patients_are_gone(heart: Path) -> None:

@@ -38,6 +38,7 @@ NO_CODE = "configs are data and execute nothing; name a choice, such as `loss: m
 TOP = "known: name, data, split, preprocess, augment, model, loss, train, predict, score"
 
 
+@pytest.mark.fault(1, 5, 9)
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -102,6 +103,7 @@ def test_a_mistake_is_one_line_at_its_place(tmp_path: Path, line: str, expected:
     assert complaint(tmp_path, GOOD + line + "\n") == [f"bad.yaml:{expected}"]
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize("bins", [0, -15, 7, 10**9])
 def test_a_number_of_bins_is_refused_with_those_that_work(tmp_path: Path, bins: int) -> None:
     [line] = complaint(tmp_path, GOOD + f"score: {{bins: {bins}}}\n")
@@ -109,6 +111,7 @@ def test_a_number_of_bins_is_refused_with_those_that_work(tmp_path: Path, bins: 
     assert line.endswith(f"got {bins}")
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
@@ -132,6 +135,7 @@ def test_a_number_or_word_of_the_training_is_refused(tmp_path: Path, entry: str,
     assert complaint(tmp_path, text) == [f"bad.yaml:5:34: train.{expected}"]
 
 
+@pytest.mark.fault(10)
 def test_a_patch_that_the_network_cannot_halve_is_refused_with_the_nearest_sizes(tmp_path: Path) -> None:
     text = GOOD.replace("[32, 32, 8]", "[30, 33, 8]")
     assert complaint(tmp_path, text) == [
@@ -140,6 +144,7 @@ def test_a_patch_that_the_network_cannot_halve_is_refused_with_the_nearest_sizes
     ]
 
 
+@pytest.mark.fault(2, 11)
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
@@ -210,6 +215,7 @@ def test_brats_needs_a_named_convention(tmp_path: Path) -> None:
     assert line.startswith("bad.yaml:2:1: data: the layout 'brats' needs `convention`: code 4 is enhancing tumor")
 
 
+@pytest.mark.fault(1)
 def test_all_mistakes_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = """\
 name: my trial
@@ -241,12 +247,14 @@ train:
     assert [int(line.split(":")[1]) for line in lines] == [1, 4, 5, 7, 8, 9, 11, 12, 13]
 
 
+@pytest.mark.fault(1)
 def test_what_parts_demand_of_each_other_comes_at_once_too(tmp_path: Path) -> None:
     text = GOOD.replace("[32, 32, 8]", "[30, 32, 8]") + "score: {bins: 7}\nsplit: {name: kfold, folds: 1}\n"
     lines = complaint(tmp_path, text)
     assert [line.split(":")[1] for line in lines] == ["5", "6", "7"]
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(
     ("content", "came"), [("", "an empty file"), ("# nothing\n", "an empty file"), ("- a\n", '["a"]'), ("3\n", "3")]
 )
@@ -255,6 +263,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, came
     assert complaint(tmp_path, content) == [expected]
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

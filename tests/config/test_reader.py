@@ -23,6 +23,7 @@ def refusal(content: str | bytes, tmp_path: Path) -> str:
     return str(caught.value).removeprefix(f"{tmp_path}/")
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -57,6 +58,7 @@ def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
     assert type(found) is type(value)
 
 
+@pytest.mark.fault(3)
 def test_nan_is_a_number_and_quoted_scalars_are_text() -> None:
     assert math.isnan(scalar(".nan"))
     assert parse_yaml("{a: '1', b: \"true\", c: 'null'}", "f").data == {"a": "1", "b": "true", "c": "null"}
@@ -70,6 +72,7 @@ def test_every_key_and_entry_has_its_place() -> None:
     assert source.place(("b", "c", 1, "missing")) == "f.yaml:3:11"
 
 
+@pytest.mark.fault(2, 6, 7, 8, 13)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -99,6 +102,7 @@ def test_what_no_config_needs_is_refused_at_its_place(content: str | bytes, mess
     assert refusal(content, tmp_path) == message
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize(
     "tagged",
     ["!!python/object/apply:os.system ['touch canary']", "!!python/name:os.system ''", "!!int 3", "!custom {a: 1}"],
@@ -111,6 +115,7 @@ def test_a_tag_is_refused_and_nothing_is_executed(tagged: str, tmp_path: Path, m
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.fault(13)
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "absent.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigError, match=f"{path}: cannot be read: {reason}"):

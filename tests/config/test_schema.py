@@ -91,6 +91,7 @@ def test_the_minimal_config_is_complete(tmp_path: Path) -> None:
         config.train.lr = 1.0
 
 
+@pytest.mark.fault(3)
 def test_numbers_and_words_mean_what_they_look_like(tmp_path: Path) -> None:
     config = minimal(tmp_path, overrides=["train.lr=1e-3", "train.weight_decay=0", "data.labels.no=4", "data.root=no"])
     assert config.train.lr == 0.001
@@ -142,6 +143,7 @@ def test_a_loss_is_put_together_by_hand(tmp_path: Path) -> None:
     assert written(tmp_path, dump(config)) == config
 
 
+@pytest.mark.fault(9)
 @pytest.mark.parametrize(
     ("loss", "message"),
     [

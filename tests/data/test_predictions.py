@@ -92,6 +92,7 @@ def test_a_prediction_in_another_orientation_is_turned_where_affines_prove_it(pr
     assert_array_equal(read_pair(pair(predicted), BRATS).probs, PROBS)
 
 
+@pytest.mark.fault(46)
 def test_another_grid_shape_or_number_of_classes_is_refused(predicted: Path, volume: Write) -> None:
     moved = AFFINE.copy()
     moved[2, 3] += 5
@@ -104,6 +105,7 @@ def test_another_grid_shape_or_number_of_classes_is_refused(predicted: Path, vol
     assert reason(pair(predicted)) == "channel_count"
 
 
+@pytest.mark.fault(56)
 def test_missing_partners_are_named_on_both_sides(predicted: Path, volume: Write) -> None:
     write_volume(predicted / "c3.nii.gz", np.moveaxis(PROBS, 0, -1), AFFINE)
     references = {name: Case(name, name, (), volume(f"{name}.nii.gz", LABELS)) for name in ("c1", "c2")}
@@ -125,6 +127,7 @@ def test_expected_cases_are_those_of_the_index_else_every_label_of_a_flat_folder
     assert expected_cases(predicted, references, flat=True) == ({"c1", "c2"}, "index")
 
 
+@pytest.mark.fault(46)
 def test_a_sidecar_may_not_contradict_the_config(predicted: Path) -> None:
     prediction = predicted / "c1.nii.gz"
     own = label_map_of(prediction)
@@ -150,6 +153,7 @@ def test_a_broken_index_is_refused(predicted: Path, content: str) -> None:
         expected_cases(predicted, {}, flat=True)
 
 
+@pytest.mark.fault(11, 46)
 @pytest.mark.parametrize(
     "content",
     [
@@ -162,6 +166,14 @@ def test_a_broken_index_is_refused(predicted: Path, content: str) -> None:
         '{"class_names": ["a", "b"], "codes": [[0], []]}',
         '{"class_names": ["a", "b"], "codes": [[0], ["x"]]}',
         '{"class_names": ["a", "b"], "codes": [[0], [1]], "ignore_code": "x"}',
+        '{"class_names": ["a", "b"], "codes": [[0], [Infinity]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [1.5]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [true]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [70000]]}',
+        '{"class_names": ["a", "a"], "codes": [[0], [1]]}',
+        '{"class_names": ["a", "b\\u001b"], "codes": [[0], [1]]}',
+        '{"class_names": ["a", "b"], "codes": [[0], [1]], "ignore_code": 1e999}',
+        '{"class_names": ["a", "b"], "codes": [[0], [1]], "scale": ' + "9" * 400 + "}",
     ],
 )
 def test_a_bad_sidecar_is_refused_with_a_way_out(predicted: Path, content: str) -> None:

@@ -24,6 +24,7 @@ def test_a_good_network_has_no_problem() -> None:
     assert class_order_problem(GOOD, HEART) is None
 
 
+@pytest.mark.fault(46)
 def test_46_two_classes_of_similar_size_that_are_swapped_are_named() -> None:
     text = class_order_problem(renamed(GOOD, [0, 3, 2, 1]), HEART)
     assert text is not None
@@ -33,6 +34,7 @@ def test_46_two_classes_of_similar_size_that_are_swapped_are_named() -> None:
     assert "mean Dice is 0.00" in text
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("order", [[1, 2, 3, 0], [3, 0, 1, 2], [0, 2, 3, 1], [1, 0, 2, 3], [0, 2, 1, 3]])
 def test_46_every_permutation_is_found(order: list[int]) -> None:
     text = class_order_problem(renamed(GOOD, order), HEART)
@@ -41,6 +43,7 @@ def test_46_every_permutation_is_found(order: list[int]) -> None:
         assert (f"{HEART[k]} is found as {HEART[new]}" in text) == (k != new)
 
 
+@pytest.mark.fault(46)
 def test_46_two_classes_and_a_turned_background_are_found() -> None:
     assert class_order_problem([[2000, 90000], [4000, 300]], ["background", "tumor"]) is not None
 
@@ -116,6 +119,7 @@ def test_absent_classes_and_an_empty_case_keep_their_names() -> None:
     assert class_order_problem(only, HEART) is None
 
 
+@pytest.mark.fault(46)
 def test_a_rolled_order_is_found_among_classes_of_which_some_are_hard() -> None:
     rng = np.random.default_rng(0)
     sizes = np.array([5_000_000, 300_000, 40_000, 40_000, 20_000, 15_000, 12_000, 600, 500, 3000])

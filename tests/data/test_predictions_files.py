@@ -156,6 +156,7 @@ def test_several_predictions_of_a_case_are_refused_by_name_and_the_others_paired
     assert "c1.nii.gz, c1.npy" in entry["message"]
 
 
+@pytest.mark.fault(56)
 def test_56_every_expected_case_without_a_prediction_and_the_reverse_is_named(folder: Path, label: Path) -> None:
     for case in ("c2", "c3"):
         write_nnunet(folder, PROBS, LPS, case=case)
@@ -170,6 +171,7 @@ def test_56_every_expected_case_without_a_prediction_and_the_reverse_is_named(fo
     assert source == "labels"
 
 
+@pytest.mark.fault(46)
 def test_a_label_map_alone_is_refused_with_the_option_of_nnunet(folder: Path, label: Path) -> None:
     write_volume(folder / "c1.nii.gz", TRUE, LPS)
     with pytest.raises(DataError, match="--save_probabilities") as caught:
@@ -213,6 +215,7 @@ def test_files_that_decide_how_an_array_is_read_are_all_inputs(folder: Path) -> 
     assert {path.name for path in input_files(npz)} == {"c1.npz", "c1.nii.gz", "dataset.json", "plans.json"}
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 2, 1)])
 def test_npy_is_read_in_either_order_of_axes_that_the_label_map_proves(
@@ -224,6 +227,7 @@ def test_npy_is_read_in_either_order_of_axes_that_the_label_map_proves(
     assert_array_equal(read(folder / "c1.npy", label).probs, PROBS)
 
 
+@pytest.mark.fault(47)
 def test_npy_without_a_map_is_read_as_declared_or_assumed(folder: Path, label: Path) -> None:
     np.save(folder / "c1.npy", PROBS)
     assert_array_equal(read(folder / "c1.npy", label, assume_orientation=True).probs, PROBS)
@@ -237,6 +241,7 @@ def test_npy_without_a_map_is_read_as_declared_or_assumed(folder: Path, label: P
     assert refused(folder / "c1.npy", label) == "shape_mismatch"
 
 
+@pytest.mark.fault(47)
 def test_a_flipped_npy_is_caught(folder: Path, label: Path) -> None:
     np.save(folder / "c1.npy", PROBS[:, ::-1])
     write_volume(folder / "c1.nii.gz", PROBS.argmax(0).astype(np.uint8), LPS)
@@ -271,6 +276,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize("ending", ["npy", "npz"])
 def test_50_arrays_of_objects_are_refused_and_nothing_is_run(folder: Path, label: Path, ending: str) -> None:
     canary, path = folder / "canary", folder / f"c1.{ending}"
@@ -284,6 +290,7 @@ def test_50_arrays_of_objects_are_refused_and_nothing_is_run(folder: Path, label
     assert not canary.exists()
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize("name", ["c1.nii.gz", "c1_0000.nii.gz"])
 def test_26_a_volume_that_claims_another_grid_is_refused_before_it_is_unpacked(
     folder: Path, label: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -314,6 +321,7 @@ def npy_bytes(shape: tuple[int, ...], payload: bytes) -> bytes:
     return stream.getvalue() + payload
 
 
+@pytest.mark.fault(51)
 def test_51_a_bomb_is_refused_from_the_header_of_its_member(folder: Path, label: Path) -> None:
     honest = npz_of(folder / "c1.npz", probabilities=npy_bytes((3, 400, 400, 200), bytes(3 * 400 * 400 * 200 * 4)))
     assert honest.stat().st_size < 500_000  # it declares 384 MB
@@ -326,6 +334,58 @@ def test_51_a_bomb_is_refused_from_the_header_of_its_member(folder: Path, label:
     assert refused(lying, label, assume_orientation=True) == "size_mismatch"
     absurd = npz_of(folder / "c1.npz", probabilities=npy_bytes((3, 2**40, 2**40, 2**40), b""))
     assert refused(absurd, label, assume_orientation=True) == "size_mismatch"
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_a_header_that_claims_gigabytes_is_not_read_whole(folder: Path, label: Path, ending: str) -> None:
+    """numpy reads as many bytes as a header of version 2 says, here of 200 MB of blanks, before it judges them."""
+    content = b"\x93NUMPY\x02\x00" + (4_000_000_000).to_bytes(4, "little") + b" " * 200_000_000
+    path = folder / f"c1.{ending}"
+    if ending == "npy":
+        path.write_bytes(content)
+    else:
+        npz_of(path, probabilities=content)
+    del content
+    tracemalloc.start()
+    assert refused(path, label, assume_orientation=True) == "not_npy"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.fault(51)
+@pytest.mark.parametrize(
+    ("method", "flags", "reason"),
+    [
+        (14, 0, "damaged_npz"),  # LZMA in place of deflate
+        (12, 0, "unreadable"),  # bzip2
+        (99, 0, "damaged_npz"),  # no method at all
+        (8, 0x800, "damaged_npz"),  # names are said to be UTF-8
+        (8, 0x1, "encrypted"),
+    ],
+)
+def test_a_damaged_directory_of_an_npz_is_refused(
+    folder: Path, label: Path, method: int, flags: int, reason: str
+) -> None:
+    path = npz_of(folder / "c1.npz", probabilities=npy_bytes((3, 8, 7, 6), PROBS.transpose(0, 3, 2, 1).tobytes()))
+    raw = bytearray(path.read_bytes())
+    for start, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # flags and method, in the member and in the directory
+        place = raw.index(start)
+        raw[place + at : place + at + 4] = flags.to_bytes(2, "little") + method.to_bytes(2, "little")
+        if flags == 0x800:
+            name = raw.index(b"probabilities", place)
+            raw[name : name + 3] = b"\xff\xfe\xfd"
+    path.write_bytes(raw)
+    assert refused(path, label, assume_orientation=True) == reason
+
+
+@pytest.mark.fault(51)
+def test_names_in_an_archive_steer_no_terminal(folder: Path, label: Path) -> None:
+    npz = npz_of(folder / "c1.npz", **{"a\x1b[31m\nerror: b": b"x"})
+    with pytest.raises(DataError) as caught:
+        read(npz, label)
+    assert str(caught.value).isprintable()
 
 
 def test_an_archive_must_hold_exactly_one_array_of_a_known_name(folder: Path, label: Path) -> None:

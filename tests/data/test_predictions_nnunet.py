@@ -47,6 +47,7 @@ def codes(found: Compared) -> list[str]:
     return [text.split(":")[0] for text in found.warnings]
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("axes", AFFINES)
 @pytest.mark.parametrize("reader", READERS)
 def test_47_every_reader_gives_the_probabilities_on_the_grid_of_the_reference(
@@ -62,6 +63,7 @@ def test_47_every_reader_gives_the_probabilities_on_the_grid_of_the_reference(
     assert (found.activation, found.groups, found.channel_names) == ("softmax", None, tuple(LABELS))
 
 
+@pytest.mark.fault(47)
 def test_47_a_flip_that_no_affine_explains_is_refused_and_named(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS[:, :, ::-1], LPS, plans=False)
     write_volume(npz.with_name("c1.nii.gz"), PROBS.argmax(0).astype(np.uint8), LPS)
@@ -71,6 +73,7 @@ def test_47_a_flip_that_no_affine_explains_is_refused_and_named(tmp_path: Path, 
         assert "(C, k, -j, i)" in str(error)
 
 
+@pytest.mark.fault(47)
 def test_47_axes_in_the_order_of_nibabel_are_refused(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     np.savez_compressed(npz, probabilities=PROBS)
@@ -78,6 +81,7 @@ def test_47_axes_in_the_order_of_nibabel_are_refused(tmp_path: Path, label: Path
     assert (error.reason, "(C, i, j, k)" in str(error)) == ("orientation_mismatch", True)
 
 
+@pytest.mark.fault(47)
 def test_47_without_a_proof_the_user_must_vouch_for_the_axes(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS, with_map=False)
     error = refusal(npz, label)
@@ -87,11 +91,13 @@ def test_47_without_a_proof_the_user_must_vouch_for_the_axes(tmp_path: Path, lab
     assert codes(found) == ["orientation_assumed"]
 
 
+@pytest.mark.fault(47)
 def test_47_an_assumed_reorienting_reader_is_turned_by_the_affine(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS, with_map=False, reader="NibabelIOWithReorient")
     assert_array_equal(read(npz, label, assume_orientation=True).probs, PROBS)
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("reader", READERS)
 def test_47_an_empty_label_map_proves_nothing_but_plans_json_names_the_reader(
     tmp_path: Path, label: Path, reader: str
@@ -106,6 +112,7 @@ def test_47_an_empty_label_map_proves_nothing_but_plans_json_names_the_reader(
         assert refused(npz, label) == "orientation_unproved"
 
 
+@pytest.mark.fault(47)
 def test_47_an_empty_label_map_without_plans_needs_the_user(tmp_path: Path, label: Path) -> None:
     empty = np.stack([np.full_like(PROBS[0], 0.75), PROBS[1] / 4, PROBS[2] / 4, (PROBS[0] + PROBS[3]) / 4])
     npz = write_nnunet(tmp_path / "pred", empty, LPS, plans=False)
@@ -114,6 +121,7 @@ def test_47_an_empty_label_map_without_plans_needs_the_user(tmp_path: Path, labe
     assert codes(found) == ["orientation_assumed"]
 
 
+@pytest.mark.fault(47)
 def test_47_a_label_map_changed_afterwards_is_refused_unless_the_user_vouches(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     drawn = PROBS.argmax(0).astype(np.uint8)
@@ -127,6 +135,7 @@ def test_47_a_label_map_changed_afterwards_is_refused_unless_the_user_vouches(tm
     assert codes(found) == ["map_disagrees"]
 
 
+@pytest.mark.fault(47)
 def test_47_a_label_map_that_lost_a_part_is_refused(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     drawn = PROBS.argmax(0).astype(np.uint8)
@@ -135,6 +144,7 @@ def test_47_a_label_map_that_lost_a_part_is_refused(tmp_path: Path, label: Path)
     assert refused(npz, label) == "map_disagrees"
 
 
+@pytest.mark.fault(35)
 def test_35_a_label_map_on_another_grid_than_the_reference_is_turned_where_affines_prove_it(tmp_path: Path) -> None:
     flip = np.diag([1.0, -1, 1, 1])
     flip[1, 3] = PROBS.shape[2] - 1
@@ -149,6 +159,7 @@ def test_35_a_label_map_on_another_grid_than_the_reference_is_turned_where_affin
     assert refused(npz, tmp_path / "label.nii.gz") == "affine_mismatch"
 
 
+@pytest.mark.fault(54)
 def test_54_ties_between_classes_are_no_disagreement(tmp_path: Path, label: Path) -> None:
     tied = PROBS.copy()
     tied[:, 2, 3] = np.array([np.nextafter(np.float32(0.4), np.float32(1)), 0.4, 0.1, 0.1], np.float32)[:, None]
@@ -162,6 +173,7 @@ def test_54_ties_between_classes_are_no_disagreement(tmp_path: Path, label: Path
     assert refused(npz, label) == "map_disagrees"
 
 
+@pytest.mark.fault(54)
 def test_54_ties_at_the_threshold_of_a_region_are_no_disagreement(tmp_path: Path, label: Path) -> None:
     tied = TUMOR.copy()
     tied[:, 2, 3] = np.array([0.9, np.nextafter(np.float32(0.5), np.float32(1)), 0.1], np.float32)[:, None]
@@ -201,6 +213,7 @@ def test_logits_of_regions_are_refused(tmp_path: Path, label: Path) -> None:
     assert refused(npz, label, assume_logits=True) == "activation_conflict"
 
 
+@pytest.mark.fault(48)
 def test_48_version_1_whole_is_read_and_cropped_is_refused_with_the_cause(tmp_path: Path, label: Path) -> None:
     half = PROBS.astype(np.float16)
     npz = write_nnunet(tmp_path / "pred", half, LPS, key="softmax")
@@ -212,6 +225,7 @@ def test_48_version_1_whole_is_read_and_cropped_is_refused_with_the_cause(tmp_pa
     assert (error.reason, "cropped" in str(error)) == ("cropped_npz", True)
 
 
+@pytest.mark.fault(48)
 def test_48_probabilities_in_model_space_are_refused_with_the_cause(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     np.savez_compressed(npz, probabilities=np.repeat(PROBS.transpose(0, 3, 2, 1), 2, 1))
@@ -221,6 +235,7 @@ def test_48_probabilities_in_model_space_are_refused_with_the_cause(tmp_path: Pa
     assert "resample" in str(error)
 
 
+@pytest.mark.fault(49)
 def test_49_region_models_are_groups_of_classes_proved_by_what_they_paint(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", TUMOR, LPS, order=[1, 2, 3], plans=False)
     assert label_map_of(npz) == TUMOR_MAP
@@ -233,12 +248,14 @@ def test_49_region_models_are_groups_of_classes_proved_by_what_they_paint(tmp_pa
     assert caught.value.reason == "region_probabilities"
 
 
+@pytest.mark.fault(49)
 def test_49_a_flipped_region_model_is_caught(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", TUMOR, LPS, order=[1, 2, 3], plans=False)
     np.savez_compressed(npz, probabilities=TUMOR.transpose(0, 3, 2, 1)[..., ::-1])
     assert refused(npz, label) == "orientation_mismatch"
 
 
+@pytest.mark.fault(49)
 def test_49_a_region_model_without_its_order_of_painting_has_no_proof(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", TUMOR, LPS, order=[1, 2, 3])
     npz.with_name("dataset.json").write_text(json.dumps({"labels": REGIONS}))
@@ -296,6 +313,7 @@ def test_another_file_named_dataset_json_above_is_no_description(tmp_path: Path)
     assert caught.value.reason == "missing_sidecar"
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     "content",
     [
@@ -305,6 +323,10 @@ def test_another_file_named_dataset_json_above_is_no_description(tmp_path: Path)
         {"labels": {"background": 0, "a": 2}},
         {"labels": {"background": 0, "a": 1, "b": 1}},
         {"labels": {"background": 0, "a": "x"}},
+        {"labels": {"background": 0, "a": float("inf")}},
+        {"labels": {"background": 0, "a": 1, "ignore": []}},
+        {"labels": {"background": 0, "a": 1, "b": []}},
+        {"labels": {"background": 0, "a\n": 1}},
         {"labels": REGIONS, "regions_class_order": [1, 2]},
         {"labels": REGIONS, "regions_class_order": [1, 2, 9]},
     ],
@@ -326,6 +348,7 @@ def test_both_forms_of_dataset_json_and_the_ignored_label_are_understood(tmp_pat
     assert label_map_of(npz) == LabelMap(HEART.class_names, HEART.codes, 4)
 
 
+@pytest.mark.fault(46)
 def test_46_a_config_that_contradicts_dataset_json_is_refused(tmp_path: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     same = LabelMap(("Background", "rv", "myo", "lv"), HEART.codes)
@@ -340,6 +363,7 @@ def test_46_a_config_that_contradicts_dataset_json_is_refused(tmp_path: Path) ->
         assert caught.value.reason == "class_order"
 
 
+@pytest.mark.fault(46)
 def test_46_regions_are_translated_into_the_classes_of_the_config_by_code(tmp_path: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", TUMOR, LPS, order=[1, 2, 3])
     merged = LabelMap(("background", "edema", "core"), ((0,), (1,), (2, 3)))
@@ -351,6 +375,7 @@ def test_46_regions_are_translated_into_the_classes_of_the_config_by_code(tmp_pa
     assert channels_of(npz, named).painted == (2, 3, 1)
 
 
+@pytest.mark.fault(46)
 def test_46_a_wrong_number_of_channels_is_refused(tmp_path: Path, label: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     np.savez_compressed(npz, probabilities=np.moveaxis(PROBS, 0, -1))

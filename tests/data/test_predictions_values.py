@@ -62,6 +62,7 @@ def put(value: float, channel: int | slice = 1, at: tuple[int, ...] = (3, 4, 5))
     return changed(lambda values: values.__setitem__((channel, *at), value))
 
 
+@pytest.mark.fault(40)
 def test_40_sums_off_by_more_than_a_thousandth_are_refused_with_their_share(folder: Path) -> None:
     reason, text = refusal(folder, put(float(PROBS[1, 3, 4, 5]) + 2e-3))
     assert reason == "sums_off"
@@ -70,12 +71,14 @@ def test_40_sums_off_by_more_than_a_thousandth_are_refused_with_their_share(fold
     assert read(folder, put(float(PROBS[1, 3, 4, 5]) + 5e-4)).warnings == ()
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize("value", [-0.1, 1.2])
 def test_41_a_value_beyond_0_to_1_is_refused(folder: Path, value: float) -> None:
     reason, text = refusal(folder, put(value))
     assert (reason, f"{value:g}" in text) == ("out_of_range", True)
 
 
+@pytest.mark.fault(41)
 def test_41_rounding_beyond_0_to_1_is_cut(folder: Path) -> None:
     values = changed(lambda v: v.__setitem__((slice(None), 0, 0, 0), [1 + 5e-7, -5e-7, 0, 0]))
     with read(folder, values) as found:
@@ -83,6 +86,7 @@ def test_41_rounding_beyond_0_to_1_is_cut(folder: Path) -> None:
         assert found.probs.min() >= 0
 
 
+@pytest.mark.fault(42)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_42_nan_and_infinity_are_refused_with_their_count(folder: Path, value: float) -> None:
     values = put(value)
@@ -92,12 +96,14 @@ def test_42_nan_and_infinity_are_refused_with_their_count(folder: Path, value: f
         assert (reason, "2 voxels" in text) == ("not_finite", True)
 
 
+@pytest.mark.fault(42)
 def test_42_values_that_float32_cannot_hold_are_refused(folder: Path) -> None:
     values = PROBS.astype(np.float64)
     values[1, 3, 4, 5] = 1e300
     assert refusal(folder, values, logits=True)[0] == "not_finite"
 
 
+@pytest.mark.fault(43)
 def test_43_voxels_with_probability_0_for_every_class_are_refused(folder: Path) -> None:
     reason, text = refusal(folder, changed(lambda v: v.__setitem__((slice(None), slice(0, 2)), 0)))
     assert reason == "zero_probabilities"
@@ -105,6 +111,7 @@ def test_43_voxels_with_probability_0_for_every_class_are_refused(folder: Path) 
     assert "crop" in text
 
 
+@pytest.mark.fault(44)
 def test_44_a_uniform_slab_is_warned_about_with_its_share(folder: Path) -> None:
     found = read(folder, changed(lambda v: v.__setitem__((slice(None), slice(0, 2)), 0.25)))
     (text,) = found.warnings
@@ -112,17 +119,20 @@ def test_44_a_uniform_slab_is_warned_about_with_its_share(folder: Path) -> None:
     assert read(folder, changed(lambda v: v.__setitem__((slice(None), 0, 0, 0), 0.25))).warnings == ()
 
 
+@pytest.mark.fault(45)
 def test_45_logits_passed_as_probabilities_are_refused_with_the_option(folder: Path) -> None:
     reason, text = refusal(folder, np.log(PROBS) + 3)
     assert (reason, "--logits" in text) == ("looks_like_logits", True)
 
 
+@pytest.mark.fault(45)
 def test_45_probabilities_passed_as_logits_are_refused(folder: Path) -> None:
     reason, text = refusal(folder, PROBS, logits=True)
     assert (reason, "--logits" in text) == ("looks_like_probabilities", True)
     assert refusal(folder, PROBS, activation="logits")[0] == "looks_like_probabilities"
 
 
+@pytest.mark.fault(45)
 def test_45_declared_logits_are_given_as_they_are_and_as_probabilities(folder: Path) -> None:
     logits = (np.log(PROBS) + 3).astype(np.float32)
     for found in (read(folder, logits, logits=True), read(folder, logits, activation="logits")):
@@ -132,6 +142,7 @@ def test_45_declared_logits_are_given_as_they_are_and_as_probabilities(folder: P
         assert_allclose(found.probs, PROBS, atol=1e-6)
 
 
+@pytest.mark.fault(45)
 def test_45_an_option_may_not_contradict_the_sidecar(folder: Path) -> None:
     values = written(folder, PROBS, activation="softmax")
     with pytest.raises(DataError, match="softmax") as caught:
@@ -139,12 +150,14 @@ def test_45_an_option_may_not_contradict_the_sidecar(folder: Path) -> None:
     assert caught.value.reason == "activation_conflict"
 
 
+@pytest.mark.fault(41, 52)
 def test_percentages_are_refused_with_the_scale_to_declare(folder: Path) -> None:
     reason, text = refusal(folder, PROBS * 100)
     assert (reason, '"scale": 100' in text) == ("out_of_range", True)
     assert_allclose(read(folder, PROBS * 100, scale=100).probs, PROBS, atol=1e-7)
 
 
+@pytest.mark.fault(52)
 def test_52_half_precision_is_accepted_and_warned_about(folder: Path) -> None:
     np.save(folder / "c1.npy", PROBS.astype(np.float16))
     (folder / "c1.json").write_text('{"axes": "ijk"}')
@@ -153,6 +166,7 @@ def test_52_half_precision_is_accepted_and_warned_about(folder: Path) -> None:
     assert [text.split(":")[0] for text in found.warnings] == ["float16_probabilities"]
 
 
+@pytest.mark.fault(52)
 def test_52_bytes_need_a_declared_scale(folder: Path) -> None:
     stored = np.rint(PROBS * 255).astype(np.uint8)
     reason, text = refusal(folder, stored)
@@ -163,11 +177,13 @@ def test_52_bytes_need_a_declared_scale(folder: Path) -> None:
     assert [text.split(":")[0] for text in found.warnings] == ["quantized_probabilities"]
 
 
+@pytest.mark.fault(40)
 def test_40_rounding_to_bytes_does_not_excuse_sums_that_are_wrong(folder: Path) -> None:
     stored = np.rint(PROBS * 255 * 0.9).astype(np.uint8)
     assert refusal(folder, stored, scale=255)[0] == "sums_off"
 
 
+@pytest.mark.fault(53)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_53_labels_given_as_probabilities_are_warned_about(folder: Path, dtype: type) -> None:
     found = read(folder, np.eye(4, dtype=dtype)[:, TRUE])
@@ -175,6 +191,7 @@ def test_53_labels_given_as_probabilities_are_warned_about(folder: Path, dtype: 
     assert found.outside is None
 
 
+@pytest.mark.fault(53)
 def test_53_labels_of_two_classes_at_once_are_refused(folder: Path) -> None:
     stored = np.eye(4, dtype=np.uint8)[:, TRUE]
     stored[:, 1, 2, 3] = 1, 0, 1, 0
@@ -191,6 +208,7 @@ def test_certain_background_is_a_crop_only_where_no_sidecar_tells_who_wrote_it(f
     assert read(folder, values, **own).outside is None
 
 
+@pytest.mark.fault(49)
 def test_independent_channels_need_to_be_declared(folder: Path) -> None:
     regions = np.stack([PROBS[1:].sum(0), PROBS[2:].sum(0), PROBS[3], PROBS[1]])
     reason, text = refusal(folder, regions)

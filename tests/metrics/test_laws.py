@@ -74,6 +74,7 @@ def test_voxels_that_are_certain_and_right_lower_errors_by_their_share() -> None
     assert joined.ece(300) == pytest.approx(alone.ece(300) / 2, abs=1e-12)
 
 
+@pytest.mark.fault(54)
 @pytest.mark.parametrize("levels", [2, 5, 1 << 20])
 def test_the_winner_is_the_lowest_of_the_largest(levels: int) -> None:
     p = torch.from_numpy(np.random.default_rng(0).integers(0, levels, (7, 5000)).astype(np.float32))

@@ -61,7 +61,7 @@ def _check_patterns(patterns: Sequence[str], patient: str) -> None:
             )
     try:
         groups = re.compile(patient).groups
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"patient is no regular expression: {error}") from error
     if groups != 1:
         raise ValueError(f"patient needs one group in parentheses, got {patient!r}")

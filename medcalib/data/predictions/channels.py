@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcalib.data.labels import IGNORE, LabelMap
-from medcalib.data.predictions.nnunet import description_of, reader_of
+from medcalib.data.predictions.nnunet import code_of, description_of, own_names, reader_of
 from medcalib.errors import DataError
 from medcalib.files import read_json
 
@@ -127,14 +127,14 @@ def _bad(path: Path, why: object) -> DataError:
 
 def _from_sidecar(path: Path, meta: dict[str, Any]) -> Channels:
     try:
-        codes = tuple(tuple(int(code) for code in group) for group in meta["codes"])
-        names, ignored = tuple(map(str, meta["class_names"])), meta.get("ignore_code")
+        codes = tuple(tuple(code_of(code) for code in group) for group in meta["codes"])
+        names, ignored = own_names(map(str, meta["class_names"])), meta.get("ignore_code")
         flat = [code for group in codes for code in group]
         if not 2 <= len(names) == len(codes) <= IGNORE or not all(codes) or len(set(flat)) < len(flat):
             raise ValueError(f"{len(names)} names, {len(codes)} groups of codes, each code in one group")
         if 0 not in codes[0]:
             raise ValueError("the first class must be the background, with code 0")
-        label_map = LabelMap(names, codes, None if ignored is None else int(ignored))
+        label_map = LabelMap(names, codes, None if ignored is None else code_of(ignored))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _bad(path, error) from error
     return _with_options(Channels(label_map, names), path, meta)
@@ -153,15 +153,15 @@ def _with_options(found: Channels, path: Path, meta: dict[str, Any]) -> Channels
             raise ValueError(f"scale {scale}")
         found = replace(found, activation=activation, axes=axes, scale=scale, sidecar=True)
         return found if "groups" not in meta else _with_groups(found, meta["groups"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise _bad(path, error) from error
 
 
 def _with_groups(found: Channels, groups: dict[str, list[int]]) -> Channels:
     if found.activation != "sigmoid":
         raise ValueError(f"`groups` need activation sigmoid, not {found.activation}")
-    members = tuple(indices_of(found.label_map, [int(code) for code in codes]) for codes in groups.values())
-    return replace(found, names=tuple(map(str, groups)), groups=members)
+    members = tuple(indices_of(found.label_map, [code_of(code) for code in codes]) for codes in groups.values())
+    return replace(found, names=own_names(map(str, groups)), groups=members)
 
 
 def indices_of(label_map: LabelMap, codes: list[int]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from medcalib.errors import DataError
 from medcalib.files import read_json
 
 DATASET, PLANS = "dataset.json", "plans.json"
+CODES = (-32768, 65535)  # of label files, as in configs
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,37 @@ def description_of(folder: Path) -> Description | None:
         raise DataError("bad_dataset_json", f"{path} describes no usable classes: {error}") from error
 
 
+def code_of(value: Any) -> int:
+    """A code of a label file. ValueError for what no label file holds."""
+    try:
+        number = float("nan" if isinstance(value, bool) else value)
+    except (OverflowError, TypeError, ValueError):
+        number = float("nan")
+    if not CODES[0] <= number <= CODES[1] or number != int(number):
+        raise ValueError(f"{ascii(value)[:60]} is no whole number from {CODES[0]} to {CODES[1]}")
+    return int(number)
+
+
+def own_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The names. ValueError unless each is printable text that no other has."""
+    found = tuple(names)
+    if len(set(found)) < len(found) or not all(name.strip() and name.isprintable() for name in found):
+        raise ValueError("each needs a printable name of its own")
+    return found
+
+
 def _codes_of(labels: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> codes, whichever way round the file has them."""
     if all(isinstance(name, str) and name.isdigit() for name in labels):
-        return {str(name): (int(code),) for code, name in sorted(labels.items(), key=lambda item: int(item[0]))}
-    return {name: tuple(map(int, codes if isinstance(codes, list) else [codes])) for name, codes in labels.items()}
+        return {str(name): (code_of(code),) for code, name in sorted(labels.items(), key=lambda item: int(item[0]))}
+    return {name: tuple(map(code_of, codes if isinstance(codes, list) else [codes])) for name, codes in labels.items()}
 
 
 def _described(path: Path, codes_of: dict[str, tuple[int, ...]], order: Any) -> Description:
+    own_names(codes_of)
     ignored = codes_of.pop("ignore", None)
+    if not all(codes_of.values()) or ignored == ():
+        raise ValueError("every label needs a code")
     ignore_code = None if ignored is None else ignored[0]
     codes = sorted({code for codes in codes_of.values() for code in codes})
     if codes[:1] != [0] or not 2 <= len(codes) <= IGNORE or codes != list(range(len(codes))):
@@ -88,7 +112,7 @@ def _described(path: Path, codes_of: dict[str, tuple[int, ...]], order: Any) -> 
         tuple(single.get(code, f"label {code}") for code in codes), tuple((c,) for c in codes), ignore_code
     )
     regions = {name: tuple(sorted(set(group))) for name, group in codes_of.items() if set(group) != {0}}
-    painted = tuple(map(int, order or ()))
+    painted = tuple(map(code_of, order or ()))
     if painted and (len(painted) != len(regions) or not set(painted) <= set(codes)):
         raise ValueError(f"regions_class_order {list(painted)} does not fit the {len(regions)} regions")
     return Description(path, label_map, tuple(regions), tuple(regions.values()), painted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -12,6 +14,7 @@ import numpy as np
 from medcalib.data.predictions.voxels import Mapped, Voxels, channels_first, one_file
 from medcalib.errors import DataError
 
+_MAX_HEADER = 1 << 14  # numpy reads a header whole before it judges its length, which may claim 4 GB
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -47,8 +50,11 @@ def array_header(stream: BinaryIO, what: str) -> ArrayHeader:
     Arrays of Python objects are refused: they are pickles, and unpickling runs whatever they say.
     """
     try:
-        version = np.lib.format.read_magic(stream)
-        shape, fortran, dtype = _HEADER_READERS[version](stream)
+        start = io.BytesIO(stream.read(_MAX_HEADER))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd literals, and of headers that Python 2 wrote
+            version = np.lib.format.read_magic(start)
+            shape, fortran, dtype = _HEADER_READERS[version](start)
     except _PARSER_ERRORS as error:
         raise DataError("not_npy", f"{what} holds no readable array header: {error}") from error
     if dtype.hasobject:
@@ -59,7 +65,7 @@ def array_header(stream: BinaryIO, what: str) -> ArrayHeader:
         raise DataError("bad_dtype", f"{what} stores {dtype} values; real floats or integers are needed")
     if len(shape) != 4 or any(n < 1 for n in shape):
         raise DataError("bad_shape", f"{what} has shape {shape}; expected 4-D, the channels first")
-    return ArrayHeader(tuple(map(int, shape)), dtype, fortran, stream.tell())
+    return ArrayHeader(tuple(map(int, shape)), dtype, fortran, start.tell())
 
 
 def npy_header(path: Path) -> ArrayHeader:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,6 +19,10 @@ from medcalib.errors import DataError
 
 KEYS = ("probabilities", "softmax")
 _PIECE = 1 << 24
+# what zipfile and its decompressors make of a damaged archive (ValueError: names that are no UTF-8, negative places)
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, OverflowError, RuntimeError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def npz_member(path: Path) -> Member:
         names = [info.filename for info in archive.infolist()]
         found = [key for key in KEYS if f"{key}.npy" in names]
         if len(found) != 1 or names.count(f"{found[0]}.npy") != 1:
-            shown = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in names)[:8]) or "nothing"
+            shown = ", ".join(ascii(name.removesuffix(".npy")[:40]) for name in sorted(names)[:8]) or "nothing"
             raise DataError(
                 "npz_keys",
                 f"{path} holds {shown}; expected exactly one array `probabilities` (nnU-Net 2) or `softmax` (1)",
@@ -82,7 +88,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DataError("damaged_npz", f"{path} is no whole .npz archive ({error}); copy it again") from error
     except OSError as error:
         raise DataError("unreadable", f"{path} cannot be read: {error.strerror or error}") from error
