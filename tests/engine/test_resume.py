@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_keys(phantom: Path,
     checkpoints = Checkpoints(tmp_path / "small")
     saved = checkpoints.load_last()
     train(deeper, tmp_path / "deep")
-    Checkpoints(tmp_path / "deep").save_last(saved, 2)  # whole, and of the wrong network
+    Checkpoints(tmp_path / "deep").save_last(saved | {"epoch": 2}, 2)  # whole, and of the wrong network
     with pytest.raises(CheckpointError, match=r"(?s)does not fit this config: .*Missing key.*Unexpected key"):
         train(deeper, tmp_path / "deep", resume=True)
 
