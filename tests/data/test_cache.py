@@ -70,6 +70,7 @@ def test_items_are_computed_once_for_all_runs(cases: list[Case], tmp_path: Path)
     assert not list((tmp_path / "cache").glob(".tmp-*"))
 
 
+@pytest.mark.fault(69)
 def test_the_key_is_the_content(cases: list[Case], tmp_path: Path) -> None:
     """Fault 69, stale: edited data and other settings are computed; a moved file is not."""
     compute = Counting()
@@ -103,6 +104,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.fault(69)
 @pytest.mark.parametrize("what", DAMAGE)
 def test_damaged_entries_are_made_anew_with_one_warning(
     cases: list[Case], tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
@@ -122,6 +124,7 @@ def test_damaged_entries_are_made_anew_with_one_warning(
     assert {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == good
 
 
+@pytest.mark.fault(68, 69)
 def test_a_full_disk_costs_time_only(
     cases: list[Case], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_full_disk_costs_time_only(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.fault(69)
 def test_a_folder_of_no_use_is_refused_at_once(cases: list[Case], tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be made: .*--set train\.cache_dir=DIR"):

@@ -85,7 +85,7 @@ def test_damage_at_200_random_places_is_never_read(
 def test_damage_at_200_random_places_of_the_manifest_is_never_believed(
     run: Path, damaged: Any, record_property: Any
 ) -> None:
-    """The manifest is refused, or one of its entries is; what is read is whole, and of the epoch that its entry says."""
+    """The manifest is refused, or an entry is; what is read is whole, and of the epoch that its entry says."""
     Checkpoints(run).save_best(state(2), 2, 0.5)
     path, rng = run / "manifest.json", random.Random(59)  # noqa: S311
     raw, right, refused = path.read_bytes(), 0, 0
