@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from runs import forked, temporary_files
 
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.errors import CheckpointError
@@ -189,43 +187,36 @@ def test_a_full_disk_leaves_the_old_checkpoint(run: Path, monkeypatch: pytest.Mo
         Checkpoints(run).save_last(state(4), 4)
     monkeypatch.undo()
     assert Checkpoints(run).load_last()["epoch"] == 3
-    assert not list((run / "checkpoints").glob(".tmp-*"))
+    assert temporary_files(run) == []
 
 
-KILLED = """
-import sys, torch
-from pathlib import Path
-from medcalib.engine.checkpoint import Checkpoints
-checkpoints, epoch = Checkpoints(Path(sys.argv[1])), 0
-print("ready", flush=True)
-while True:
-    epoch += 1
-    checkpoints.save_last({"model": {"w": torch.full((200000,), float(epoch))}, "epoch": epoch}, epoch)
-"""
+def saving(run: Path) -> None:
+    """Until it is killed."""
+    checkpoints, epoch = Checkpoints(run), 0
+    while True:
+        epoch += 1
+        checkpoints.save_last({"model": {"w": torch.full((200000,), float(epoch))}, "epoch": epoch}, epoch)
 
 
 @pytest.mark.fault(57)
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_while_saving_the_last_good_checkpoint_loads(tmp_path: Path, record_property: Any, rounds: int) -> None:
-    halves = 0
-    for round_ in range(rounds):
-        run = tmp_path / str(round_)
+def test_killed_while_saving_the_last_good_checkpoint_loads(tmp_path: Path, record_property: Any) -> None:
+    halves, kills = 0, 20
+    for number in range(kills):
+        run = tmp_path / str(number)
         run.mkdir()
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(run)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
+        process = forked(saving, run)
         while not (run / "manifest.json").exists():
-            time.sleep(0.005)
-        time.sleep(0.02 + 0.017 * round_)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+            time.sleep(0.001)
+        time.sleep(0.0017 * number)
+        process.kill()
+        process.join()
         saved = Checkpoints(run).load_last()
         assert (saved["model"]["w"] == saved["epoch"]).all()
-        halves += len([*run.glob(".tmp-*"), *run.glob("*/.tmp-*")])
+        halves += len(temporary_files(run))
         Checkpoints(run).remove_abandoned()
-        assert not [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
+        assert temporary_files(run) == []
     record_property(
-        "measured", f"{rounds} kills in the middle of saving: {rounds} load, {halves} half-written files left, 0 stay"
+        "measured", f"{kills} kills in the middle of saving: {kills} load, {halves} half-written files left, 0 stay"
     )
 
 
@@ -245,5 +236,5 @@ def test_what_a_killed_process_left_half_written_is_removed(run: Path) -> None:
     (run / "checkpoints" / ".tmp-abc-epoch-00004.pt").write_bytes(b"half")
     (run / ".tmp-abc-manifest.json").write_bytes(b"half")
     Checkpoints(run).remove_abandoned()
-    assert not [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
+    assert temporary_files(run) == []
     assert Checkpoints(run).load_last()["epoch"] == 3

@@ -6,8 +6,6 @@ import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +16,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from runs import assert_same_runs, lines, status, train_interrupted
+from runs import assert_same_runs, forked, lines, status, temporary_files, train_interrupted
 from tiny import TINY, changed
 from torch import nn
 
-from medcalib.config import RunConfig
+from medcalib.config import RunConfig, load
+from medcalib.config.bundled import bundled
 from medcalib.engine import inference, step
 from medcalib.engine import train as module
 from medcalib.engine.checkpoint import Checkpoints
@@ -35,47 +34,46 @@ from medcalib.errors import CheckpointError, NoMemoryError, TrainingError
 from medcalib.losses import Objective, build, names
 
 
+def train_on(phantom: Path, run: Path, epochs: int, threads: int) -> None:
+    """What `medcalib train --resume` does, in a process that is there to be killed."""
+    torch.set_num_threads(threads)  # their number changes the order of sums in torch
+    overrides = (*TINY, f"train.epochs={epochs}", "train.checkpoint_steps=1")
+    train(load(bundled()["phantom"], data=str(phantom), overrides=overrides), run, resume=True)
+
+
 @pytest.mark.fault(57, 61)
-@pytest.mark.parametrize(("rounds", "epochs"), [(3, 10), pytest.param(20, 60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "epochs"), [(4, 10), pytest.param(20, 60, marks=pytest.mark.slow)])
 def test_killed_again_and_again_a_training_ends_as_if_it_never_was(
-    tiny: RunConfig, phantom: Path, tmp_path: Path, record_property: Any, rounds: int, epochs: int
+    tiny: RunConfig, phantom: Path, tmp_path: Path, record_property: Any, kills: int, epochs: int
 ) -> None:
     """SIGKILL at any moment, checkpoints in the making included; each start takes up what the one before has saved."""
     config, run, rng = changed(tiny, epochs=epochs, checkpoint_steps=1), tmp_path / "run", random.Random(0)  # noqa: S311
-    sets = [f"--set={override}" for override in (*TINY, f"train.epochs={epochs}", "train.checkpoint_steps=1")]
-    command = [sys.executable, "-m", "medcalib", "train", "phantom", f"--data={phantom}", f"--out={run}", *sets]
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # their number changes the order of sums in torch
     saved, halves = [(0, 0)], 0
-    for _ in range(rounds):
+    for number in range(kills):
         before = manifest_of(run)
-        with subprocess.Popen([*command, "--resume"], env={**os.environ, **threads}) as process:
-            while process.poll() is None and manifest_of(run) == before:
-                time.sleep(0.005)
-            time.sleep(rng.uniform(0, 0.1))
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
+        process = forked(train_on, phantom, run, epochs, torch.get_num_threads())
+        while number % 4 != 3 and process.is_alive() and manifest_of(run) == before:
+            time.sleep(0.001)  # every fourth is killed wherever it is, also before it has saved anything
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         checkpoints = Checkpoints(run)
         entry = checkpoints.load_newest()[1]
         assert entry == checkpoints.manifest["last"][0]  # no fall back to the one before
         saved.append((entry["epoch"], entry["step"]))
         halves += len(temporary_files(run))
-    assert saved == sorted(set(saved))  # every start went on from where the one before was killed
+    assert saved == sorted(saved)  # no start fell behind the one before
     train(config, run, resume=True)
     train(changed(config, checkpoint_steps=None), tmp_path / "straight")
     assert_same_runs(tmp_path / "straight", run)
     assert temporary_files(run) == []
-    steps = [3 * epoch + step for epoch, step in saved[1:]]
+    steps = f"{len(set(saved))} different states between steps 0 and {3 * saved[-1][0] + saved[-1][1]} of {3 * epochs}"
     record_property(
         "measured",
-        f"{rounds} kills after steps {steps[0]} to {steps[-1]} of {3 * epochs}: {rounds} newest checkpoints whole, "
-        f"{rounds} starts resumed, {halves} half-written files left by kills and 0 at the end; weights, optimizer, "
-        "random numbers and metrics bit-equal to those of a run never killed",
+        f"{kills} kills in {steps}: {kills} newest checkpoints whole, {kills} starts continued, {halves} half-written "
+        "files left by kills, 0 at the end; weights, optimizer, random numbers and metrics of a run never killed",
     )
-
-
-def temporary_files(run: Path) -> list[Path]:
-    """What `atomic` has not moved to its place."""
-    return [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
 
 
 def manifest_of(run: Path) -> bytes:
@@ -297,12 +295,12 @@ def test_prediction_goes_on_with_less_memory(
         if len(inputs[0]) >= most[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def load(*args: Any) -> Any:
+    def loaded(*args: Any) -> Any:
         model, entry = load_model(*args)
         model.register_forward_pre_hook(short_of_memory)
         return model, entry
 
-    monkeypatch.setattr("medcalib.engine.predict.load_model", load)
+    monkeypatch.setattr("medcalib.engine.predict.load_model", loaded)
     index = predict(tmp_path / "run", tmp_path / "narrow")
     assert (len(index["cases"]), index["refused"]) == (4, [])
     assert caplog.text.count("taken one by one") == 4
