@@ -50,11 +50,13 @@ def test_killed_again_and_again_a_training_ends_as_if_it_never_was(
     config, run, rng = changed(tiny, epochs=epochs, checkpoint_steps=1), tmp_path / "run", random.Random(0)  # noqa: S311
     saved, halves = [(0, 0)], 0
     for number in range(kills):
-        before = manifest_of(run)
+        ahead = max(rng.randint(0, 3 * epochs // kills - 2), not number)  # steps; none: also while it still reads data
         process = forked(train_on, phantom, run, epochs, torch.get_num_threads())
-        while number % 4 != 3 and process.is_alive() and manifest_of(run) == before:
-            time.sleep(0.001)  # every fourth is killed wherever it is, also before it has saved anything
-        time.sleep(rng.uniform(0, 0.3))
+        for _ in range(ahead):
+            before = manifest_of(run)
+            while process.is_alive() and manifest_of(run) == before:
+                time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05 if ahead else 1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -68,11 +70,11 @@ def test_killed_again_and_again_a_training_ends_as_if_it_never_was(
     train(changed(config, checkpoint_steps=None), tmp_path / "straight")
     assert_same_runs(tmp_path / "straight", run)
     assert temporary_files(run) == []
-    steps = f"{len(set(saved))} different states between steps 0 and {3 * saved[-1][0] + saved[-1][1]} of {3 * epochs}"
+    steps = f"{len(set(saved)) - 1} different steps up to {3 * saved[-1][0] + saved[-1][1]} of {3 * epochs}"
     record_property(
         "measured",
-        f"{kills} kills in {steps}: {kills} newest checkpoints whole, {kills} starts continued, {halves} half-written "
-        "files left by kills, 0 at the end; weights, optimizer, random numbers and metrics of a run never killed",
+        f"{kills} kills after {steps}: {kills} newest checkpoints whole, {kills} starts continued, {halves} half-"
+        "written files left by kills, 0 at the end; weights, optimizer, random numbers and metrics of a run never killed",
     )
 
 
