@@ -74,7 +74,7 @@ def test_killed_again_and_again_a_training_ends_as_if_it_never_was(
     record_property(
         "measured",
         f"{kills} kills after {steps}: {kills} newest checkpoints whole, {kills} starts continued, {halves} half-"
-        "written files left by kills, 0 at the end; weights, optimizer, random numbers and metrics of a run never killed",
+        "written files left, 0 at the end; weights, optimizer, random numbers and metrics of a run never killed",
     )
 
 
