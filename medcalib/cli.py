@@ -75,10 +75,11 @@ def phantom(
 @command
 def check(config: Config, data: Data = None, set_: Set = None, as_json: AsJson = False) -> int:
     """Report every problem of a config and its data folder at once."""
+    loaded = load_config(config, set_, data)  # first: a wrong name needs none of the imports
     from medcalib.engine.inspect import inspect
     from medcalib.report.text import facts_text
 
-    found = inspect(load_config(config, set_, data))
+    found = inspect(loaded)
     if as_json:
         echo_json({"problems": [vars(p) for p in found.problems], **found.facts})
     else:

@@ -66,13 +66,13 @@ def compare(
         return _tell(out, as_json, None)
     if config is None:
         raise ConfigError("name a CONFIG, or only write the table of what is there by --table")
+    _refuse_own(set_ or [])
+    base = load_config(config, set_, data)
     from medcalib.engine.compare.planning import Request, devices_of, planned
     from medcalib.engine.compare.runner import Options, run_cells
     from medcalib.engine.shards import Shard
 
-    _refuse_own(set_ or [])
     part = None if shard is None else Shard.parse(shard)
-    base = load_config(config, set_, data)
     slots = devices_of(devices, base)
     request = Request(
         _listed(losses), method or (), sweep or (), _seeds(seeds), _listed(calibrators), split, weights, reference

@@ -53,10 +53,10 @@ def maps(
     as_json: AsJson = False,
 ) -> int:
     """Write confidence, entropy, error and local calibration-gap maps as NIfTI on the images' grids."""
+    loaded = optional_config(config, set_, None)
     from medcalib.metrics.regions import BOUNDARY_MM
     from medcalib.report.maps import write_maps
 
-    loaded = optional_config(config, set_, None)
     index = write_maps(
         predictions,
         labels,

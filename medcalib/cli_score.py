@@ -52,11 +52,11 @@ def score(
     Started again, it goes on where it was stopped: a case whose files and settings have not changed is not scored
     again.
     """
+    loaded = optional_config(config, set_, None)
     from medcalib.engine.evaluate import evaluate
     from medcalib.engine.shards import Shard
 
     part = None if shard is None else Shard.parse(shard)
-    loaded = optional_config(config, set_, None)
     scores = evaluate(
         predictions,
         labels,

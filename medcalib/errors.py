@@ -50,6 +50,10 @@ class PreemptedError(MedcalibError):
     exit_code = Exit.PREEMPTED
 
 
+class NoMemoryError(MedcalibError):
+    """A device has no room even for the smallest piece of work."""
+
+
 class CheckpointError(MedcalibError):
     """A checkpoint is absent, damaged or of another run."""
 

@@ -79,6 +79,9 @@ def segresnet(
 
 
 def _check_unet(channels: Sequence[int], strides: Sizes) -> None:
+    if len(channels) < 2:
+        raise ValueError(f"channels needs at least two levels, got {len(channels)}; add a level, such as [16, 32]")
+    _check_filters("channels", channels)
     if len(strides) != len(channels) - 1:
         raise ValueError(f"strides needs one entry fewer than channels ({len(channels) - 1}), got {len(strides)}")
     _check_levels("strides", strides)
@@ -90,6 +93,12 @@ def _check_dynunet(filters: Sequence[int], kernel_size: Sizes, strides: Sizes) -
             "strides needs as many entries as filters and kernel_size, got "
             f"{len(strides)}, {len(filters)} and {len(kernel_size)}"
         )
+    if len(filters) < 3:
+        raise ValueError(
+            f"filters needs at least three levels, and so do kernel_size and strides, got {len(filters)}; add a level, "
+            "or take the network 'unet', which may have two"
+        )
+    _check_filters("filters", filters)
     _check_levels("strides", strides)
     _check_levels("kernel_size", kernel_size)
 
@@ -101,6 +110,11 @@ def _check_segresnet(init_filters: int, blocks_down: Sequence[int], blocks_up: S
         )
     if init_filters < 8 or init_filters % 8:
         raise ValueError(f"init_filters must be a multiple of 8 (group normalization), got {init_filters}")
+
+
+def _check_filters(name: str, numbers: Sequence[int]) -> None:
+    if min(numbers) < 1:
+        raise ValueError(f"{name} needs a positive number a level, got {min(numbers)}")
 
 
 def _check_levels(name: str, sizes: Sizes) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,11 @@ def lines(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what the clock decides."""
     read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in read]
+
+
+def temporary_files(run: Path) -> list[Path]:
+    """What `atomic` has not moved to its place."""
+    return [*run.glob(".tmp-*"), *run.glob("*/.tmp-*")]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -59,6 +66,15 @@ def signal_after(steps: int, patch: pytest.MonkeyPatch, number: int = signal.SIG
         return original(*args)
 
     patch.setattr(module, name, signaled)
+
+
+def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A process at work, to be killed. It is forked from one that holds all imports, and starts in no time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["medcalib.engine.train"])
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def train_interrupted(steps: int, config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,20 @@ def test_help_needs_no_heavy_import() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "nosuch", "--out", "x"], ["check", "nosuch.yaml"], ["train", "acdc", "--nosuch"], ["trian"]],
+)
+def test_slips_of_the_command_line_need_no_heavy_import(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom medcalib.cli import app\n"
+        f"assert CliRunner().invoke(app, {arguments!r}).exit_code == 2\n"
+        "print([m for m in ('torch', 'monai', 'numpy', 'matplotlib', 'nibabel') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_help_lists_every_command() -> None:
     found = medcalib("--help")
     assert found.returncode == 0

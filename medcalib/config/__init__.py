@@ -1,6 +1,8 @@
 """Configs: YAML in, a closed and frozen `RunConfig` out, with every mistake reported at its place.
 
 config = load(Path("configs/acdc.yaml"), overrides=["train.epochs=5"], data="/data/ACDC", loss="mbls")
+
+The models know every loss and network, whose import takes seconds: they come with the first config that can be read.
 """
 
 from __future__ import annotations
@@ -10,19 +12,27 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
-from medcalib.config.checks import cross_checks
 from medcalib.config.messages import dotted, explain, shown
 from medcalib.config.reader import KeyPath, Source, parse_yaml, printable, read_yaml
-from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
 from medcalib.errors import ConfigError
 
+if TYPE_CHECKING:
+    from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
+
 __all__ = ["DataConfig", "RunConfig", "TrainConfig", "dump", "json_schema", "load", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("DataConfig", "RunConfig", "TrainConfig"):
+        from medcalib.config import schema
+
+        return getattr(schema, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, loss: str | None = None) -> RunConfig:
@@ -45,6 +55,11 @@ def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, 
 
 def validate(source: Source) -> RunConfig:
     """A `RunConfig` from a parsed source, or every mistake at once."""
+    from pydantic import ValidationError
+
+    from medcalib.config.checks import cross_checks
+    from medcalib.config.schema import RunConfig
+
     try:
         config = RunConfig.model_validate(_frozen(source.data))
     except ValidationError as error:
@@ -80,6 +95,8 @@ _Quoting.add_representer(str, _represented)
 
 def json_schema() -> dict[str, Any]:
     """JSON schema of a config file, for editors."""
+    from medcalib.config.schema import RunConfig
+
     schema = RunConfig.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "medcalib config"} | schema
 

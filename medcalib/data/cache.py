@@ -41,8 +41,8 @@ class DiskCached(torch.utils.data.Dataset[Item]):
     """Items of `cases`, made by `compute` where the folder has none yet.
 
     An entry is checked by its CRC-32 when a process first reads it; a damaged one is made anew, with one warning. On a
-    full disk items are computed each time, also with one warning. Raises `ConfigError` for a folder that cannot be used
-    and whatever `compute` refuses, at once.
+    full disk, and in a folder that may only be read, items without an entry are computed each time, also with one
+    warning. Raises `ConfigError` for a folder that cannot be made or read and whatever `compute` refuses, at once.
     """
 
     def __init__(
@@ -55,8 +55,12 @@ class DiskCached(torch.utils.data.Dataset[Item]):
         self._checked: set[str] = set()
         self._warned: set[str] = set()
         self._is_full = False
-        _require_usable(folder)
-        remove_abandoned(folder)
+        _require_readable(folder)
+        if os.access(folder, os.W_OK):
+            remove_abandoned(folder)
+        else:
+            self._is_full = True
+            self._warn("full", f"{folder} may only be read: items that it does not hold are computed each time")
         # ranks begin at different cases, so that they share the work
         first = len(self.cases) * distributed.rank() // distributed.ranks()
         order = [*range(first, len(self.cases)), *range(first)]
@@ -126,14 +130,14 @@ class DiskCached(torch.utils.data.Dataset[Item]):
             log.warning("%s", text)
 
 
-def _require_usable(folder: Path) -> None:
+def _require_readable(folder: Path) -> None:
     fix = "name a folder of your own with --set train.cache_dir=DIR, or set train.cache to memory or none"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"train.cache_dir: {folder} cannot be made: {error.strerror}; {fix}") from error
-    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise ConfigError(f"train.cache_dir: {folder} must be readable and writable, and is not; {fix}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ConfigError(f"train.cache_dir: {folder} may not be read; {fix}")
 
 
 def _write(path: Path, item: Item) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints that survive a crash at any moment and are known to be whole.
 
 Files are written beside their final name and moved; the manifest, written last, names each with its SHA-256.
-A file that the manifest does not name, or whose hash differs, counts as absent. The last two checkpoints stay,
+A file that the manifest does not name, or whose hash or epoch differs, counts as absent. The last two checkpoints stay,
 so that a damaged one has a predecessor. Only tensors and plain values are stored: loading executes nothing.
 """
 
@@ -39,9 +39,18 @@ class Checkpoints:
             found = read_json(self.run / MANIFEST)
         except DataError as error:
             raise CheckpointError(f"{error}; the run cannot be continued") from error
-        if not isinstance(found, dict) or not isinstance(found.get("last"), list):
-            raise CheckpointError(f"{self.run / MANIFEST} is no manifest of a run")
-        return found
+        if not isinstance(found, dict) or "best" not in found or not isinstance(found.get("last"), list):
+            raise CheckpointError(f"{self.run / MANIFEST} is no manifest of a run; it cannot be continued")
+        last = [entry for entry in found["last"] if self._is_whole(entry)]
+        best = found["best"] if found["best"] is not None and self._is_whole(found["best"]) else None
+        return {"last": last, "best": best}
+
+    def _is_whole(self, entry: Any) -> bool:
+        types = {"file": str, "sha256": str, "epoch": int}
+        whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in types.items())
+        if not whole:
+            log.warning("%s: an entry is damaged and left out: %s", self.run / MANIFEST, entry)
+        return whole
 
     def save_last(self, state: dict[str, Any], epoch: int, step: int = 0) -> None:
         """Write the state after `epoch` epochs and `step` steps of the next; older states but one are removed once the
@@ -103,6 +112,8 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {path} cannot be loaded: {error}") from error
         if not isinstance(state, dict):
             raise CheckpointError(f"checkpoint {path} holds no state")
+        if state.get("epoch", entry["epoch"]) != entry["epoch"]:
+            raise CheckpointError(f"checkpoint {path} is of epoch {state['epoch']}, the manifest says {entry['epoch']}")
         return state
 
     def _write_manifest(self) -> None:

@@ -29,6 +29,8 @@ PACKAGES = (
 EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow-skinny",),
     "notebook": ("jupyterlab", "ipyniivue"),
 }
 

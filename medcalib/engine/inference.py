@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medcalib.config import RunConfig
 from medcalib.data.transforms import plain
 from medcalib.engine.execution import autocast, images_on_device, placed, reproducible
+from medcalib.errors import NoMemoryError
 
 log = logging.getLogger(__name__)
 
@@ -20,17 +21,30 @@ def window_logits(model: nn.Module, image: Tensor, config: RunConfig, device: to
 
     The network runs in the precision and memory format of training; what it gives is float32 from there on.
     Volumes are stitched on the CPU, so that a large one does not need to fit on the GPU. Where the GPU has no room for
-    `predict.batch_size` windows at once they are taken one by one, and the log says so.
+    `predict.batch_size` windows at once they are taken one by one, and the log says so. Raises `NoMemoryError` where
+    not even one fits.
     """
-    placed(model, config.train, device).eval()
-    with reproducible(config.train):
-        try:
-            return _stitched(model, image, config, device, config.predict.batch_size)
-        except torch.OutOfMemoryError:
-            if config.predict.batch_size == 1:
-                raise
-            log.warning("no memory for %d windows at once: taken one by one", config.predict.batch_size)
-        return _stitched(model, image, config, device, 1)
+    try:
+        placed(model, config.train, device).eval()
+        with reproducible(config.train):
+            return _in_windows(model, image, config, device)
+    except torch.OutOfMemoryError as error:
+        size = " x ".join(map(str, config.train.patch_size))
+        raise NoMemoryError(
+            f"no memory for one window of {size} voxels on {device}; see what else uses the device, set "
+            f"train.precision to bf16, or take the CPU (--device cpu). torch says: {str(error).partition(chr(10))[0]}"
+        ) from error
+
+
+def _in_windows(model: nn.Module, image: Tensor, config: RunConfig, device: torch.device) -> Tensor:
+    at_once = config.predict.batch_size
+    try:
+        return _stitched(model, image, config, device, at_once)
+    except torch.OutOfMemoryError:
+        if at_once == 1:
+            raise
+        log.warning("no memory for %d windows at once: taken one by one", at_once)
+    return _stitched(model, image, config, device, 1)
 
 
 def _stitched(model: nn.Module, image: Tensor, config: RunConfig, device: torch.device, at_once: int) -> Tensor:

@@ -101,8 +101,7 @@ class State:
         """Continue from what `to_save` gave.
 
         Raises `CheckpointError` for a checkpoint of another network or optimizer, or of another number of batches a
-        step. Other numbers of ranks are taken where ranks x accumulate stays, with a note; but not within an epoch
-        whose batches drive multipliers.
+        step. Other numbers of ranks are taken where ranks x accumulate stays, with a note; but not within an epoch.
         """
         before, own = int(saved.get("ranks", 1)), saved
         if before != distributed.ranks():

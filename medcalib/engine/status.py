@@ -58,6 +58,18 @@ class Status:
         return bool(read_json(self.run / STATUS)["status"] == "running")
 
 
+@contextmanager
+def advised() -> Iterator[None]:
+    """Turns what torch raises for want of memory, workers or ranks into `advice`."""
+    try:
+        yield
+    except Exception as error:
+        told = advice(error)
+        if told is error:
+            raise
+        raise told from error
+
+
 def word_of(error: BaseException) -> Word:
     """How an error ends a run."""
     if isinstance(error, PreemptedError):
@@ -77,7 +89,7 @@ def advice(error: BaseException) -> BaseException:
         return TrainingError(
             "out of memory. Smaller steps: halve train.batch_size and double train.accumulate; or make "
             "train.patch_size smaller, set train.precision to bf16, or take fewer channels. For validation: "
-            f"predict.batch_size. The last checkpoint is intact. torch says: {first}"
+            f"predict.batch_size. Another config is another run: choose a new --out. torch says: {first}"
         )
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return TrainingError(

@@ -29,7 +29,7 @@ from medcalib.engine.optimization import build_optimizer, build_scaler, build_sc
 from medcalib.engine.provenance import Provenance
 from medcalib.engine.signals import Stop, listening
 from medcalib.engine.state import Progress, State
-from medcalib.engine.status import Status
+from medcalib.engine.status import Status, advised
 from medcalib.engine.step import optimizer_step
 from medcalib.engine.tracking import Tracker, Trackers, shareable, wanted
 from medcalib.engine.validate import validate
@@ -72,7 +72,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequ
         if not distributed.is_main():
             logging.getLogger("medcalib").setLevel(logging.WARNING)
         resume = resume and (out / folder.CONFIG).exists()
-        with distributed.together():
+        with distributed.together(), advised():
             followers = [*wanted(config, out), *followers]
             split = _split(config, out, resume)
             training = _prepared(config, out, split, device, stop)

@@ -18,8 +18,9 @@ REGIONS = ("boundary", "interior")
 
 Array = NDArray[np.float64]
 LOSS, SKIPPED = "Loss and its parts", "Skipped steps an epoch"
+DICE, BY_CLASS = "Validation: mean foreground Dice", "Validation: Dice of each class"
 SINGLE = {  # title -> name and key of the only series
-    "Validation: mean foreground Dice": ("Dice", "val_dice"),
+    DICE: ("Dice", "val_dice"),
     "Validation: ECE of the predicted foreground": ("ECE", "val_ece_pred_foreground"),
     "Learning rate": ("lr", "lr"),
     "Seconds of training an epoch": ("seconds", "seconds"),
@@ -66,7 +67,7 @@ class Columns:
     """The numbers of metrics.jsonl by chart and series, added a line at a time."""
 
     def __init__(self) -> None:
-        self.charts: dict[str, dict[str, Series]] = {title: {} for title in (LOSS, *SINGLE)}
+        self.charts: dict[str, dict[str, Series]] = {title: {} for title in (LOSS, DICE, BY_CLASS, *SINGLE)}
         self.multipliers: dict[str, dict[str, Series]] = {}
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -78,6 +79,9 @@ class Columns:
             self._put(self.charts[LOSS], name, epoch, value)
         for title, (name, key) in SINGLE.items():
             self._put(self.charts[title], name, epoch, line.get(key))
+        by_class = line.get("val_dice_by_class", {})
+        for name, value in by_class.items() if len(by_class) > 1 else ():  # one class alone is the mean itself
+            self._put(self.charts[BY_CLASS], name, epoch, value)
         for term, values in line.get("multipliers", {}).items():
             for key in ("lam", "rho"):
                 for name, value in zip(values["names"], values.get(key, ()), strict=False):
@@ -98,7 +102,7 @@ def charts(columns: Columns, epochs: int) -> list[Chart]:
     every = columns.charts | columns.multipliers
     return [
         chart(title, every[title], epochs)
-        for title in (*titles[:3], *learned, *titles[3:])
+        for title in (*titles[:4], *learned, *titles[4:])
         if every[title] and not (title == SKIPPED and not any(every[title]["skipped"].values))
     ]
 

@@ -76,6 +76,19 @@ TOP = "known: name, data, split, preprocess, augment, model, loss, train, predic
             "6:40: model.strides: strides needs one entry fewer than channels (1), got 2",
         ),
         (
+            "model: {name: unet, channels: [8], strides: []}",
+            "6:21: model.channels: channels needs at least two levels, got 1; add a level, such as [16, 32]",
+        ),
+        (
+            "model: {name: unet, channels: [8, 0], strides: [2]}",
+            "6:21: model.channels: channels needs a positive number a level, got 0",
+        ),
+        (
+            "model: {name: dynunet, filters: [8, 16], kernel_size: [3, 3], strides: [1, 2]}",
+            "6:24: model.filters: filters needs at least three levels, and so do kernel_size and strides, got 2; add a "
+            "level, or take the network 'unet', which may have two",
+        ),
+        (
             "score: {edges: rihgt}",
             "6:9: score.edges: expected one of right, left, got text 'rihgt'; did you mean 'right'?",
         ),

@@ -70,6 +70,7 @@ def test_items_are_computed_once_for_all_runs(cases: list[Case], tmp_path: Path)
     assert not list((tmp_path / "cache").glob(".tmp-*"))
 
 
+@pytest.mark.fault(69)
 def test_the_key_is_the_content(cases: list[Case], tmp_path: Path) -> None:
     """Fault 69, stale: edited data and other settings are computed; a moved file is not."""
     compute = Counting()
@@ -103,6 +104,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.fault(69)
 @pytest.mark.parametrize("what", DAMAGE)
 def test_damaged_entries_are_made_anew_with_one_warning(
     cases: list[Case], tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
@@ -122,6 +124,7 @@ def test_damaged_entries_are_made_anew_with_one_warning(
     assert {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == good
 
 
+@pytest.mark.fault(68, 69)
 def test_a_full_disk_costs_time_only(
     cases: list[Case], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,13 +140,33 @@ def test_a_full_disk_costs_time_only(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.fault(69)
 def test_a_folder_of_no_use_is_refused_at_once(cases: list[Case], tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be made: .*--set train\.cache_dir=DIR"):
         DiskCached(cases, read, tmp_path / "file", SETTINGS)
     monkeypatch.setattr(module.os, "access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(ConfigError, match=r"must be readable and writable.*train\.cache to memory"):
+    with pytest.raises(ConfigError, match=r"may not be read; .*train\.cache to memory"):
         DiskCached(cases, read, tmp_path / "cache", SETTINGS)
+
+
+@pytest.mark.fault(69)
+def test_a_folder_that_may_only_be_read_is_read(
+    cases: list[Case], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds is taken; what it lacks, or holds damaged, is computed each time and not written."""
+    DiskCached(cases[:2], read, tmp_path / "cache", SETTINGS)
+    flip(max((tmp_path / "cache").iterdir()), -1)
+    before = {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+    monkeypatch.setattr(module.os, "access", lambda _, mode: not mode & module.os.W_OK)  # root may write anywhere
+    compute = Counting()
+    cached = DiskCached(cases, compute, tmp_path / "cache", SETTINGS)
+    for index, case in enumerate(cases):
+        assert_same(cached[index], read(case))
+    assert compute.calls.count("c") == 2  # at the start, where a refusal would be told, and when it is asked for
+    assert len(compute.calls) == 3
+    assert caplog.text.count("may only be read") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()} == before
 
 
 def test_what_is_refused_is_refused_at_the_start(cases: list[Case], tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ def left(out: Path, phantom: str) -> None:
             train(config_of(phantom, *PLAIN), out / "between")
 
 
+def taken_over(out: Path, phantom: str) -> None:
+    """What one process has begun with two batches a step, two ranks go on with one each; three batches are refused."""
+    with pytest.raises(CheckpointError, match="from 2 batches .* now it would be 4; .* so that the product is 2"):
+        train(config_of(phantom, *PLAIN, "train.accumulate=2"), out / "alone", resume=True)
+    train(config_of(phantom, *PLAIN), out / "alone", resume=True)
+
+
 def poisoned(out: Path, phantom: str) -> None:
     """The loss of the second rank alone is not finite in its second step, whose first batch is fine."""
     calls: list[int] = []
@@ -140,7 +147,7 @@ def scored(out: Path, phantom: str) -> None:
     assert (len(items), channels) == ([3, 2, 1][distributed.ranks() - 1 + distributed.rank()], 1)
 
 
-SCENES = (straight, plain, stopped, left, poisoned, refused, full_disk, differing, scored)
+SCENES = (straight, plain, stopped, left, taken_over, poisoned, refused, full_disk, differing, scored)
 
 
 def one_rank(rank: int, store: str, phantom: str, out: str) -> None:
@@ -157,6 +164,10 @@ def one_rank(rank: int, store: str, phantom: str, out: str) -> None:
 def runs(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks leave behind; processes start once, since that takes longer than what they do."""
     folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        signal_after(2, patch)  # the last step of the first epoch
+        with pytest.raises(PreemptedError):
+            train(config_of(phantom, *PLAIN, "train.accumulate=2"), folder / "alone")
     multiprocessing.spawn(one_rank, (str(folder / "store"), str(phantom), str(folder)), nprocs=2)
     return folder
 
@@ -186,6 +197,7 @@ def test_all_ranks_hold_the_same_weights(runs: Path) -> None:
     assert same(first, Checkpoints(runs / "plain").load_last()["model"])
 
 
+@pytest.mark.fault(61, 62)
 def test_a_signal_to_one_rank_ends_both_and_they_continue_to_the_same_bits(runs: Path) -> None:
     """Dropout, batch normalization, and sums of multipliers that differ between ranks included."""
     assert_same_runs(runs / "straight", runs / "stopped")
@@ -194,6 +206,7 @@ def test_a_signal_to_one_rank_ends_both_and_they_continue_to_the_same_bits(runs:
     assert not torch.equal(saved["rng"], saved["others"][0]["rng"])
 
 
+@pytest.mark.fault(71)
 def test_one_process_continues_two_ranks_between_epochs(
     runs: Path, phantom: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +222,15 @@ def test_one_process_continues_two_ranks_between_epochs(
     assert lines(runs / "between")[1]["loss"] == pytest.approx(lines(runs / "plain")[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.fault(71)
+def test_two_ranks_continue_one_process_between_epochs(runs: Path) -> None:
+    assert Checkpoints(runs / "alone").load_last()["ranks"] == 2
+    assert [line["loss"] for line in lines(runs / "alone")] == [
+        pytest.approx(line["loss"], rel=1e-5) for line in lines(runs / "plain")
+    ]
+
+
+@pytest.mark.fault(64)
 def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all(runs: Path) -> None:
     assert [line["skipped_steps"] for line in lines(runs / "poisoned")] == [1, 0]
     assert all(value.isfinite().all() for value in Checkpoints(runs / "poisoned").load_last()["model"].values())

@@ -16,6 +16,7 @@ from medcalib.config.bundled import bundled
 from medcalib.engine import train as module
 from medcalib.engine import validate as validation
 from medcalib.engine.checkpoint import Checkpoints
+from medcalib.engine.run import load_model
 from medcalib.engine.train import train
 from medcalib.errors import CheckpointError, ConfigError, PreemptedError
 
@@ -33,6 +34,7 @@ def straight(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 5])
 def test_preempted_in_any_step(
     phantom: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
@@ -62,6 +64,7 @@ LEARNING = {
 }
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("what", LEARNING)
 def test_preempted_within_an_epoch_nothing_is_forgotten(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
@@ -76,6 +79,7 @@ def test_preempted_within_an_epoch_nothing_is_forgotten(
     assert_same_runs(tmp_path / "straight", tmp_path / "stopped")
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("loss", ["ce", "cals_hr"])
 def test_preempted_in_validation(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str) -> None:
     """Between two cases: what was observed is forgotten, and observed again; no step is done twice."""
@@ -99,6 +103,7 @@ def signal_after_call(where: Any, name: str, calls: int, patch: pytest.MonkeyPat
     patch.setattr(where, name, getattr(module, name))
 
 
+@pytest.mark.fault(61)
 def test_a_crash_costs_no_more_than_checkpoint_steps(
     phantom: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +146,56 @@ def test_a_run_of_an_earlier_version_is_continued(phantom: Path, straight: Path,
     assert status(run) == "finished"
 
 
+OTHERS = {
+    "model.num_res_units=1": r"model\.num_res_units: the run has 0, now 1",
+    "model={name: segresnet, init_filters: 8, blocks_down: [1, 1], blocks_up: [1]}": r"model\.name: the run has 'unet'",
+    "data.labels={background: 0, RV: 1, heart: [2, 3]}": r"data\.labels\.LV: the run has \(3,\), now None",
+    "loss=mbls": r"loss\.name: the run has 'ce', now 'mbls'",
+    "train.batch_size=3": r"train\.batch_size: the run has 2, now 3",
+}
+
+
+@pytest.mark.fault(60)
+@pytest.mark.parametrize("override", OTHERS)
+def test_another_config_is_refused_with_what_differs(phantom: Path, straight: Path, override: str) -> None:
+    """A network, classes, a loss: nothing in the run folder is touched."""
+    before = {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=rf"(?s)was started with another config:.*{OTHERS[override]}"):
+        train(config_of(phantom, override), straight, resume=True)
+    assert {path: path.read_bytes() for path in straight.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.fault(60)
+def test_a_checkpoint_of_another_number_of_classes_is_refused_with_the_keys(
+    phantom: Path, straight: Path, tmp_path: Path
+) -> None:
+    config, run = config_of(phantom, "data.labels={background: 0, RV: 1, heart: [2, 3]}"), tmp_path / "run"
+    train(changed(config, epochs=1), run)
+    Checkpoints(run).save_last(Checkpoints(straight).load_last(), 2)  # whole, and of four classes
+    with pytest.raises(CheckpointError, match=r"(?s)does not fit this config: .*size mismatch for model\S*weight"):
+        train(changed(config, epochs=1), run, resume=True)
+    with pytest.raises(CheckpointError, match=r"(?s)weights do not fit the network .*size mismatch for model\S*weight"):
+        load_model(run, config, torch.device("cpu"), "last")
+
+
+@pytest.mark.fault(58)
+def test_a_damaged_newest_checkpoint_costs_time_and_no_bit(
+    phantom: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_after(4, patch)
+        with pytest.raises(PreemptedError):
+            train(config_of(phantom), run)
+    newest = run / "checkpoints" / Checkpoints(run).manifest["last"][0]["file"]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    train(config_of(phantom), run, resume=True)
+    assert f"{newest} is missing or damaged" in caplog.text
+    assert "trying the one before" in caplog.text
+    assert_same_runs(straight, run)
+
+
+@pytest.mark.fault(60)
 def test_a_checkpoint_of_another_network_is_refused_with_the_keys(phantom: Path, tmp_path: Path) -> None:
     config = changed(config_of(phantom), epochs=1)
     train(config, tmp_path / "small")
@@ -152,11 +207,12 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_keys(phantom: Path,
     checkpoints = Checkpoints(tmp_path / "small")
     saved = checkpoints.load_last()
     train(deeper, tmp_path / "deep")
-    Checkpoints(tmp_path / "deep").save_last(saved, 2)  # whole, and of the wrong network
+    Checkpoints(tmp_path / "deep").save_last(saved | {"epoch": 2}, 2)  # whole, and of the wrong network
     with pytest.raises(CheckpointError, match=r"(?s)does not fit this config: .*Missing key.*Unexpected key"):
         train(deeper, tmp_path / "deep", resume=True)
 
 
+@pytest.mark.fault(71)
 def test_the_batches_of_a_step_must_stay(phantom: Path, tmp_path: Path) -> None:
     train(changed(config_of(phantom), epochs=1), tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"from 1 batches .* now it would be 2.* the product is 1"):

@@ -38,6 +38,7 @@ def test_a_batch_is_as_large_as_the_loader_makes_it(tiny: RunConfig) -> None:
     assert labels.is_shared()
 
 
+@pytest.mark.fault(67)
 def test_workers_that_do_not_fit_are_refused_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, 64 * MIB)
     with pytest.raises(ConfigError, match="71 MiB of shared memory for 10 batches of 7 MiB") as refused:
@@ -69,6 +70,7 @@ def test_each_process_of_torchrun_has_workers(monkeypatch: pytest.MonkeyPatch) -
         require_shared_memory(4, 4 * MIB)
 
 
+@pytest.mark.fault(67)
 def test_little_is_warned_of_and_enough_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_system_without_the_folder_is_let_go(monkeypatch: pytest.MonkeyPatch, 
     assert doctor()["shared_memory_bytes"] is None
 
 
+@pytest.mark.fault(67)
 def test_training_is_refused_before_anything_is_written(
     tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,7 @@ def test_training_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault(67)
 @pytest.mark.parametrize(("total", "warned"), [(64 * MIB, True), (1 << 30, False)])
 def test_doctor_names_it(monkeypatch: pytest.MonkeyPatch, total: int, warned: bool) -> None:
     give(monkeypatch, total)

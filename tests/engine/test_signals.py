@@ -69,6 +69,7 @@ def assert_all_end(pids: list[int]) -> None:
     assert [pid for pid in pids if alive(pid)] == []
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_signal_to_the_whole_group_ends_gracefully(phantom: Path, tmp_path: Path, name: str) -> None:
     """Loader workers hear it too, as they do from a terminal, and go on until the step is done."""
@@ -89,13 +90,16 @@ def test_a_signal_to_the_whole_group_ends_gracefully(phantom: Path, tmp_path: Pa
     assert_all_end(workers)
 
 
+@pytest.mark.fault(62)
 def test_a_second_ctrl_c_ends_at_once(phantom: Path, tmp_path: Path) -> None:
     """Though the step never ends."""
     run = tmp_path / "run"
     endless = "import medcalib.engine.train as t, time; from pathlib import Path; from medcalib.cli import main\n"
     endless += f"def step(*a):\n Path({str(run)!r}, 'manifest.json').touch()\n while True: time.sleep(0.01)\n"
     endless += "t._step = step; main()"
-    with training(phantom, run, start=("-c", endless)) as process:
+    with training(phantom, run, "train.workers=2", start=("-c", endless)) as process:
+        workers = children_of(process.pid)
+        assert len(workers) >= 2
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
@@ -104,8 +108,10 @@ def test_a_second_ctrl_c_ends_at_once(phantom: Path, tmp_path: Path) -> None:
     assert process.returncode == 130, told
     assert told.endswith("interrupted\n")
     assert status(run) == "interrupted"
+    assert_all_end(workers)
 
 
+@pytest.mark.fault(57)
 def test_a_killed_training_leaves_no_worker(phantom: Path, tmp_path: Path) -> None:
     with training(phantom, tmp_path / "run", "train.workers=2") as process:
         workers = children_of(process.pid)
@@ -119,6 +125,7 @@ def ranks_of(process: Any) -> list[int]:
     return [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
+@pytest.mark.fault(62)
 def test_sigterm_to_torchrun_preempts_all_ranks(phantom: Path, tmp_path: Path) -> None:
     """torchrun itself ends with 1 then: the status says what happened."""
     run = tmp_path / "run"
@@ -132,6 +139,7 @@ def test_sigterm_to_torchrun_preempts_all_ranks(phantom: Path, tmp_path: Path) -
     assert_all_end(family)
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_rank_ends_the_others_with_a_readable_error(phantom: Path, tmp_path: Path, killed: int) -> None:
     run = tmp_path / "run"
@@ -154,6 +162,7 @@ def rank_process(process: Any, rank: int) -> int:
     raise AssertionError(f"no rank {rank}")
 
 
+@pytest.mark.fault(63)
 @pytest.mark.slow
 def test_a_rank_that_hangs_is_waited_for_no_longer_than_the_config_says(phantom: Path, tmp_path: Path) -> None:
     """Slow: torchrun gives the rank that hangs 30 seconds to end."""
@@ -167,6 +176,7 @@ def test_a_rank_that_hangs_is_waited_for_no_longer_than_the_config_says(phantom:
     assert_all_end(family)
 
 
+@pytest.mark.fault(62)
 def test_before_the_first_step_there_is_nothing_to_save() -> None:
     with listening() as stop:
         with pytest.raises(PreemptedError, match="SIGTERM before the first step"):

@@ -14,7 +14,9 @@ from tiny import changed
 
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
+from medcalib.distributed import resolve_device
 from medcalib.engine.checkpoint import Checkpoints
+from medcalib.engine.predict import predict
 from medcalib.engine.train import train
 from medcalib.errors import ConfigError, DataError, DataRefusedError, TrainingError
 from medcalib.losses import Objective
@@ -28,6 +30,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 @pytest.mark.parametrize("loss", ["ce", "mbls"])
 def test_stop_and_resume_gives_the_same_bits_as_not_stopping(
@@ -46,6 +49,7 @@ def test_stop_and_resume_gives_the_same_bits_as_not_stopping(
     assert [json.loads(line)["loss"] for line in lines[0]] == [json.loads(line)["loss"] for line in lines[1]]
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_dropout_resumes_exactly_too(
     tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
@@ -100,6 +104,7 @@ def test_training_learns(tiny: RunConfig, tmp_path: Path) -> None:
     assert line["val_dice"] > 0.3
 
 
+@pytest.mark.fault(64)
 def test_a_loss_that_is_not_finite_changes_nothing(
     tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +127,11 @@ def test_a_loss_that_is_not_finite_changes_nothing(
     with pytest.raises(TrainingError, match="not finite in 20 steps in a row"):
         train(changed(tiny, epochs=30), tmp_path / "many")
     assert status(tmp_path / "many") == "failed"
+    calls["n"], bad_calls = 0, ()
+    train(changed(tiny, epochs=1), tmp_path / "good")
+    last = Checkpoints(tmp_path / "many").load_last()
+    assert last["epoch"] == 7  # 20 steps after the first epoch
+    assert equal(last["model"], weights(tmp_path / "good"))
 
 
 @pytest.mark.parametrize("precision", ["bf16"])
@@ -148,6 +158,32 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tiny: RunConfig,
     with pytest.raises(DataRefusedError, match="data folder does not exist"):
         train(tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": "/nowhere"})}), tmp_path / "c")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.fault(70)
+@pytest.mark.parametrize("device", ["gpu", "tpu", "cuda", "cuda:0", "cuda:x", "cpu:1", "CUDA", "mps"])
+def test_a_device_that_is_not_there_is_refused(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """The CPU never takes its place unasked: only `auto` may choose."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=f"device '{device}'.*(expected auto, cpu, cuda|sees 0 CUDA devices)"):
+        train(changed(tiny, device=device), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.fault(70)
+def test_prediction_on_a_device_that_is_not_there_is_refused(
+    tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(changed(tiny, epochs=1), tmp_path / "run")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="'cuda:1' was asked for, but torch sees 1 CUDA devices"):
+        predict(tmp_path / "run", tmp_path / "predictions", device="cuda:1")
+    assert not (tmp_path / "predictions").exists()
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])

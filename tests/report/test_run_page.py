@@ -183,6 +183,19 @@ def test_what_has_no_number_has_no_chart() -> None:
     assert titles == ["Loss and its parts", "Skipped steps an epoch"]
 
 
+def test_classes_share_one_chart_of_dice() -> None:
+    """A class that no case has leaves a gap; one class alone is the mean, which has its chart."""
+    by_class = [{"RV": 0.5, "MYO": None}, {"RV": 0.75, "MYO": 0.25}]
+    drawn = charts(columns(*(line(e, val_dice=0.5, val_dice_by_class=d) for e, d in enumerate(by_class, 1))), 2)
+    assert [c.title for c in drawn[1:]] == ["Validation: mean foreground Dice", "Validation: Dice of each class"]
+    assert [(one.name, one.last, len(one.points.split())) for one in drawn[2].lines] == [
+        ("RV", "0.75", 2),
+        ("MYO", "0.25", 1),
+    ]
+    titles = [c.title for c in charts(columns(line(1, val_dice=0.5, val_dice_by_class={"liver": 0.5})), 2)]
+    assert titles == ["Loss and its parts", "Validation: mean foreground Dice"]
+
+
 def test_parts_are_drawn_where_there_are_several() -> None:
     (one,) = charts(columns(line(1)), 2)
     assert [series.name for series in one.lines] == ["loss"]
