@@ -62,7 +62,9 @@ def _evaluated(config: RunConfig, folder: Path, run: Path, *, calibrator: Path |
     """
     index = predict(run, folder / "predictions", calibrator=calibrator, weights="last")
     found = evaluate(folder / "predictions", config.root, folder / "scores", config=config)
-    log.info("\n%s on the test patients\n%s\n", index["method"]["name"], score_text(found))
+    log.info("\n%s on the test patients", index["method"]["name"])
+    for line in [*score_text(found).splitlines(), ""]:
+        log.info("%s", line)
     write_maps(folder / "predictions", config.root, folder / "maps", data=config.data)
     return folder
 
