@@ -69,7 +69,9 @@ def compare(
     from medcalib.engine.compare.planning import Request, devices_of, planned
     from medcalib.engine.compare.runner import Options, run_cells
     from medcalib.engine.shards import Shard
+    from medcalib.report.page_templates import require_drawing
 
+    require_drawing()
     _refuse_own(set_ or [])
     part = None if shard is None else Shard.parse(shard)
     base = load_config(config, set_, data)
