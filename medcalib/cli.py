@@ -13,7 +13,7 @@ from medcalib.cli_bench import bench
 from medcalib.cli_calibrate import apply, calibrate, calibrators
 from medcalib.cli_compare import compare
 from medcalib.cli_maps import maps
-from medcalib.cli_score import merge, score
+from medcalib.cli_score import merge, pseudonymize, score
 from medcalib.cli_support import (
     LOSS_SYMBOLS,
     AsJson,
@@ -33,6 +33,7 @@ from medcalib.cli_support import (
     shortened,
 )
 from medcalib.errors import ConfigError, Exit, PreemptedError
+from medcalib.plain import PlainFormatter, one_line
 
 app = typer.Typer(name="medcalib", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
@@ -84,7 +85,7 @@ def check(config: Config, data: Data = None, set_: Set = None, as_json: AsJson =
         echo_json({"problems": [vars(p) for p in found.problems], **found.facts})
     else:
         for problem in found.problems:
-            typer.echo(str(problem), err=problem.level == "error")
+            typer.echo(one_line(str(problem)), err=problem.level == "error")
         typer.echo(facts_text(found.facts))
         typer.echo("refused: correct the errors above" if found.refused else "ok")
     return Exit.DATA_REFUSED if found.refused else Exit.OK
@@ -143,6 +144,7 @@ command(apply)
 command(calibrators)
 command(score)
 command(merge)
+command(pseudonymize)
 command(maps)
 command(compare)
 
@@ -158,7 +160,8 @@ def report(
     cases: Annotated[int, typer.Option(min=1, help="Cases a method in slices, from the worst to the best.")] = 3,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Calibration report",
 ) -> int:
-    """One self-contained HTML page; needs neither GPU nor images."""
+    """One self-contained HTML page; needs neither GPU nor images. Code 4: there are scores without any case."""
+    from medcalib.files import read_json
     from medcalib.report import build_report
     from medcalib.report.underlays import underlays
 
@@ -166,7 +169,10 @@ def report(
     images = underlays(loaded) if loaded else {}
     written = build_report(scores, out, maps=maps or (), underlays=images, title=title, cases=cases)
     typer.echo(f"report: {written}")
-    return Exit.OK
+    empty = [str(folder) for folder in scores if not read_json(folder / "scores.json")["n_scored"]]
+    if empty:
+        typer.echo(f"no case was scored in {', '.join(empty)}", err=True)
+    return Exit.SOME_REFUSED if empty else Exit.OK
 
 
 @command
@@ -247,7 +253,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a run
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(PlainFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     try:
         app()
     except BrokenPipeError:

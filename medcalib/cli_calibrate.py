@@ -157,7 +157,7 @@ def _only_for_predictions(**given: Any) -> None:
 
 
 def _tell(fitted: Any, out: Path, refused: list[dict[str, str]], as_json: bool) -> None:
-    from medcalib.report.text import table
+    from medcalib.report.text import refusal_line, table
 
     facts = fitted.facts
     if as_json:
@@ -165,7 +165,7 @@ def _tell(fitted: Any, out: Path, refused: list[dict[str, str]], as_json: bool) 
         echo_json({**shown, "refused": refused})
         return
     for entry in refused:
-        typer.echo(f"refused {entry['case']}: {entry['message']} [{entry['reason']}]", err=True)
+        typer.echo(refusal_line(entry), err=True)
     typer.echo(repr(fitted))
     used = f"{facts['voxels']:,} voxels of {len(facts['cases'])} cases, region {facts['region']}"
     columns = [name for name in ("before", "after", "held_out") if facts.get(name)]

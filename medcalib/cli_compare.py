@@ -71,7 +71,9 @@ def compare(
     from medcalib.engine.compare.planning import Request, devices_of, planned
     from medcalib.engine.compare.runner import Options, run_cells
     from medcalib.engine.shards import Shard
+    from medcalib.report.page_templates import require_drawing
 
+    require_drawing()
     part = None if shard is None else Shard.parse(shard)
     slots = devices_of(devices, base)
     request = Request(

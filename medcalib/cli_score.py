@@ -1,4 +1,4 @@
-"""The commands `medcalib score` and `medcalib merge`."""
+"""The commands `medcalib score`, `medcalib merge` and `medcalib pseudonymize`."""
 
 from __future__ import annotations
 
@@ -97,6 +97,22 @@ def merge(
     from medcalib.engine.merge import merge as run_merge
 
     return _tell(run_merge(scores, out), as_json)
+
+
+def pseudonymize(
+    scores: Annotated[Path, typer.Argument(help="A folder that `score` or `merge` wrote.")],
+    key: Annotated[Path, typer.Option(help="File with a secret of yours; the same one gives the same pseudonyms.")],
+    out: Out,
+    as_json: AsJson = False,
+) -> int:
+    """Write the scores again without names of cases and patients, to give away; `report` and `merge` read them.
+
+    Keep the key: without it nobody can tell who is who, or guess it from a list of names.
+    """
+    from medcalib.engine.pseudonyms import Pseudonyms
+    from medcalib.engine.pseudonyms import pseudonymize as run_pseudonymize
+
+    return _tell(run_pseudonymize(scores, out, Pseudonyms.from_file(key)), as_json)
 
 
 def _tell(scores: dict[str, Any], as_json: bool) -> int:

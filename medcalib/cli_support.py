@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 import medcalib
 from medcalib.errors import ConfigError, Exit, MedcalibError
+from medcalib.plain import printable
 
 Command = Callable[..., "int | None"]
 
@@ -59,7 +61,7 @@ def guarded(function: Command) -> Callable[..., None]:
             code = function(*args, **kwargs)
         except MedcalibError as error:
             told = "\n" in str(error) or str(error).startswith("error: ")  # a list of problems says it of each
-            typer.echo(str(error) if told else f"error: {error}", err=True)
+            typer.echo(printable(str(error) if told else f"error: {error}"), err=True)
             code = error.exit_code
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
@@ -67,7 +69,7 @@ def guarded(function: Command) -> Callable[..., None]:
         except OSError as error:  # an unwritable folder, a full disk, a folder that is already there
             if isinstance(error, BrokenPipeError):
                 raise
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(printable(f"error: {error}"), err=True)
             code = Exit.USAGE
         if code:
             raise typer.Exit(int(code))
@@ -95,14 +97,17 @@ def echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
     if as_json:
         echo_json(index)
         return
+    from medcalib.report.text import refusal_line
+
     typer.echo(summary)
     for refused in index["refused"]:
-        typer.echo(f"refused {refused['case']}: {refused['message']} [{refused['reason']}]", err=True)
+        typer.echo(refusal_line(refused), err=True)
 
 
 def echo_json(value: Any) -> None:
-    """Print JSON, with null for what is not a number."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    """Print JSON, with null for what is not a number; in plain ASCII where the output is not UTF-8."""
+    utf8 = (sys.stdout.encoding or "").replace("-", "").lower() == "utf8"
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=not utf8, allow_nan=False))
 
 
 def shortened(names: list[str]) -> str:

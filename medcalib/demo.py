@@ -13,9 +13,9 @@ from medcalib.engine.calibrate import calibrate
 from medcalib.engine.evaluate import evaluate
 from medcalib.engine.predict import predict
 from medcalib.engine.train import train
-from medcalib.errors import MissingExtraError
 from medcalib.report import build_report
 from medcalib.report.maps import write_maps
+from medcalib.report.page_templates import require_drawing
 from medcalib.report.run_page import RunPage
 from medcalib.report.text import score_text
 from medcalib.report.underlays import underlays
@@ -27,7 +27,7 @@ PATIENTS = 24
 
 def run_demo(out: Path) -> Path:
     """Generate a heart phantom, train cross-entropy and MbLS, repair the former, compare; returns the report's path."""
-    _require_drawing()
+    require_drawing()
     data = out / "data"
     if not data.exists():
         log.info("generating %d phantom patients with a known posterior in %s", PATIENTS, data)
@@ -62,16 +62,8 @@ def _evaluated(config: RunConfig, folder: Path, run: Path, *, calibrator: Path |
     """
     index = predict(run, folder / "predictions", calibrator=calibrator, weights="last")
     found = evaluate(folder / "predictions", config.root, folder / "scores", config=config)
-    log.info("\n%s on the test patients\n%s\n", index["method"]["name"], score_text(found))
+    log.info("\n%s on the test patients", index["method"]["name"])
+    for line in [*score_text(found).splitlines(), ""]:
+        log.info("%s", line)
     write_maps(folder / "predictions", config.root, folder / "maps", data=config.data)
     return folder
-
-
-def _require_drawing() -> None:
-    """Say at the start, not after the training, that the report cannot be drawn."""
-    try:
-        import jinja2
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("report", str(error.name)) from error
-    del jinja2, matplotlib

@@ -191,6 +191,7 @@ def test_losses_tells_equation_defaults_and_what_to_cite() -> None:
     assert wrong.stderr == "error: unknown loss 'mbsl'; did you mean 'mbls'?\n"
 
 
+@pytest.mark.fault(75)
 def test_other_locales_narrow_terminals_and_closed_pipes(tmp_path: Path) -> None:
     for environment in ({"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}, {"COLUMNS": "20"}):
         assert medcalib("losses", **environment).returncode == 0

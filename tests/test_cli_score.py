@@ -108,6 +108,7 @@ def test_an_output_that_is_a_file_is_named(folder: Path, tmp_path: Path) -> None
     assert str(tmp_path / "scores") in errors
 
 
+@pytest.mark.fault(76)
 def test_no_folder_name_reaches_a_shard_or_a_merge(folder: Path, tmp_path: Path) -> None:
     private = tmp_path / "Jane_Doe"
     shutil.copytree(folder / "predictions", private / "predictions")
@@ -121,6 +122,7 @@ def test_no_folder_name_reaches_a_shard_or_a_merge(folder: Path, tmp_path: Path)
     assert not [path.name for path in written if b"Jane_Doe" in path.read_bytes()]
 
 
+@pytest.mark.fault(75)
 def test_a_closed_pipe_is_no_error(folder: Path, tmp_path: Path) -> None:
     parts = " ".join(f"'{part}'" for part in [sys.executable, "-m", "medcalib", *pair(folder), "--out", tmp_path])
     found = subprocess.run(

@@ -56,8 +56,8 @@ def write_predictions(
             remove_prediction(out, case)  # what an earlier try wrote must not be scored if this one is refused
             write_prediction(out, case, *predicted(case), told)
         except DataError as error:
-            log.warning("refused: %s", error)
-            message = without_folders(str(error), *folders)
+            message = without_folders(str(error), *folders, *(path.parent for path in case.images))
+            log.warning("refused %s: %s", case.id, message)
             index["refused"].append({"case": case.id, "reason": error.reason, "message": message})
     write_json(out / INDEX, index)
     return index

@@ -96,7 +96,7 @@ def refusal_of(job: Job, reason: str, message: str) -> Outcome:
     """The outcome of a case without scores; those of an earlier run are removed."""
     job.file.unlink(missing_ok=True)
     case = job.pair.case.id
-    return Outcome(case, {"case": case, "reason": reason, "message": message})
+    return Outcome(case, {"case": case, "reason": reason, "message": without_folders(message, *_folders(job))})
 
 
 def _scores(job: Job, label_map: LabelMap, inputs: Mapping[str, str]) -> CaseScores:

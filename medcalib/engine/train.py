@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from medcalib.config.dataset import cases_and_split
 from medcalib.data.splits import Split
 from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
+from medcalib.engine.claim import claimed
 from medcalib.engine.execution import compiled, placed, reproducible
 from medcalib.engine.loader import EpochBatches, training_loader, validation_items
 from medcalib.engine.multiplier_line import multipliers
@@ -63,11 +65,11 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequ
     `resume` continues after the last whole checkpoint, or starts where there is none yet. Nothing is written before
     data, network and device are known to work. Started by torchrun, each process is a rank of one run. SIGTERM, SIGUSR1
     or Ctrl-C end it after the step at work. `followers` are told of each line, as `train.trackers` are.
-    Raises `ConfigError` for a folder that holds another run, `MissingExtraError` for a tracker that is not installed,
-    `DataRefusedError` or `DataError` for bad data, `TrainingError` when the loss stays non-finite, `RankError` when
-    another rank is gone, `PreemptedError` after a signal.
+    Raises `ConfigError` for a folder that holds another run or that another process trains in, `MissingExtraError` for
+    a tracker that is not installed, `DataRefusedError` or `DataError` for bad data, `TrainingError` when the loss stays
+    non-finite, `RankError` when another rank is gone, `PreemptedError` after a signal.
     """
-    with listening() as stop:
+    with listening() as stop, ExitStack() as held:
         device = distributed.start(config.train.device, config.train.rank_timeout_s)
         if not distributed.is_main():
             logging.getLogger("medcalib").setLevel(logging.WARNING)
@@ -78,6 +80,9 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequ
             training = _prepared(config, out, split, device, stop)
         with distributed.together():
             if distributed.is_main():
+                held.enter_context(claimed(out))
+                if not resume:
+                    folder.check_free(out)  # another may have begun there meanwhile
                 provenance = Provenance(out, config, device, split)
                 _write_folder(training, None if resume else split)
                 _follow(training, provenance, followers)

@@ -21,6 +21,16 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def require_drawing() -> None:
+    """Raise `MissingExtraError` at the start of long work whose page could not be drawn at its end."""
+    try:
+        import jinja2
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError("report", "jinja2" if "jinja2" in str(error) else "matplotlib") from error
+    del jinja2, matplotlib
+
+
 def environment() -> Any:
     """A jinja2 environment over the templates. Raises `MissingExtraError` without jinja2."""
     try:

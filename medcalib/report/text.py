@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medcalib.plain import one_line
+
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     """Columns aligned by spaces; numbers to the right."""
-    every = [list(header), *[list(row) for row in rows]]
+    every = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in every) for i in range(len(header))]
     numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(header))]
 
@@ -22,7 +24,7 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
 def score_text(scores: Mapping[str, Any]) -> str:
     """The tables that `medcalib score` prints: structures, regions, published protocols; and what needs a look."""
     lines = [f"scored {scores['n_scored']} of {scores['n_expected']} cases"]
-    lines += [f"refused {r['case']}: {r['message']} [{r['reason']}]" for r in scores["refused"]]
+    lines += [refusal_line(entry) for entry in scores["refused"]]
     lines += _warnings(scores["cases"])
     if not scores["n_scored"]:
         return "\n".join(lines)
@@ -37,6 +39,11 @@ def score_text(scores: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def refusal_line(entry: Mapping[str, str]) -> str:
+    """A refused case, its reason and what to do."""
+    return one_line(f"refused {entry['case']}: {entry['message']} [{entry['reason']}]")
+
+
 def _warnings(cases: Mapping[str, Any]) -> list[str]:
     """One line a warning, however many cases it concerns."""
     told: dict[str, list[str]] = {}
@@ -44,7 +51,7 @@ def _warnings(cases: Mapping[str, Any]) -> list[str]:
         for warning in numbers.get("warnings", ()):
             told.setdefault(warning, []).append(case)
     return [
-        f"warning {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {warning}"
+        one_line(f"warning {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {warning}")
         for warning, names in told.items()
     ]
 
@@ -123,7 +130,7 @@ def facts_text(facts: Mapping[str, Any], indent: str = "") -> str:
     """Nested facts, one a line."""
     lines = []
     for key, value in facts.items():
-        name = key.replace("_", " ")
+        name = one_line(key.replace("_", " "))
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}:", facts_text(value, indent + "  ")]
         elif isinstance(value, (list, tuple)):
@@ -134,7 +141,7 @@ def facts_text(facts: Mapping[str, Any], indent: str = "") -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else one_line(str(value))
 
 
 def _is_number(text: str) -> bool:

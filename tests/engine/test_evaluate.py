@@ -230,6 +230,7 @@ def test_temporary_files_of_killed_runs_are_removed_once_they_are_old(own: tuple
     assert (old.exists(), new.exists()) == (False, True)
 
 
+@pytest.mark.fault(77, 78)
 def test_two_processes_in_one_folder_and_other_hash_seeds_change_nothing(
     shared: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_a_failed_start_says_so(moved: RunConfig, tmp_path: Path, monkeypatch: p
     assert content(tmp_path / "run")["starts"][0]["status"] == "failed"
 
 
+@pytest.mark.fault(76)
 def test_it_names_neither_paths_nor_people(moved: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["/x/medcalib", "train", "/home/jane/c.yaml", "--data", str(tmp_path)])
     train(changed(moved, epochs=1), tmp_path / "run")

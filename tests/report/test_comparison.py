@@ -157,6 +157,7 @@ class _Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.fault(72)
 def test_the_page_is_self_contained_and_takes_messages_as_text(built: tuple[Path, dict[str, Any]]) -> None:
     out, results = built
     text = (out / "index.html").read_text(encoding="utf-8")
@@ -206,6 +207,7 @@ def test_a_damaged_or_unlike_cell_stands_aside(built: tuple[Path, dict[str, Any]
     ]
 
 
+@pytest.mark.fault(73)
 def test_nothing_done_yet_is_a_page_too(tmp_path: Path) -> None:
     write_plan(tmp_path, METHODS, [0, 1], sweeps={"mbls.margin": ["mbls-margin=5"]})
     results = write_comparison(tmp_path)

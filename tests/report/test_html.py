@@ -177,6 +177,7 @@ def test_only_disjoint_intervals_are_marked(cells: list[Cell], sign: int, compar
     assert [c.best for c in row.cells] == best
 
 
+@pytest.mark.fault(72)
 def test_names_are_text_everywhere(tmp_path: Path) -> None:
     names = ("background", EVIL, '"onload=x')
     folder = make(tmp_path / "s", EVIL, 2.0, cases=3, class_names=names, prefix=EVIL)
@@ -189,6 +190,7 @@ def test_names_are_text_everywhere(tmp_path: Path) -> None:
     assert "Missing in the maps folder" in page.text
 
 
+@pytest.mark.fault(73)
 def test_no_case_scored(tmp_path: Path) -> None:
     folder = make(tmp_path / "s", "none", 2.0, cases=0)
     text = Page(build_report([folder], tmp_path / "r.html").read_text(encoding="utf-8")).text

@@ -72,11 +72,11 @@ def _name(key: str, part: str) -> str:
 def _text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(header)
+    writer.writerow([_inert(cell) for cell in header])
     writer.writerows([_inert(cell) for cell in row] for row in rows)
     return stream.getvalue()
 
 
 def _inert(cell: Any) -> Any:
     """Text that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r\n" and cell else cell

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medcalib.plain import one_line
 from medcalib.report.comparison.verdicts import RULE, main_column, row_name
 from medcalib.report.text import number, table
 
@@ -45,6 +46,11 @@ def _cell(entry: Mapping[str, Any], digits: int) -> str:
 
 def _missing(results: Mapping[str, Any]) -> list[str]:
     missing = results["missing"]
-    lines = [f"{m['state']}: {row_name(dict(m))}, seed {m['seed']}: {m['why']}" for m in missing[:MAX_MISSING]]
+    lines = [_why(m) for m in missing[:MAX_MISSING]]
     more = len(missing) - len(lines)
     return ["", *lines, *([f"and {more} more: see cells.csv"] if more else [])] if lines else []
+
+
+def _why(entry: Mapping[str, Any]) -> str:
+    why = "; ".join(str(entry["why"]).splitlines())
+    return one_line(f"{entry['state']}: {row_name(dict(entry))}, seed {entry['seed']}: {why}")
