@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema figures study notebooks \
+.PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema docs figures study notebooks \
 	docker-check docker-build clean
 
 demo: $(READY)
@@ -48,6 +48,10 @@ format: $(READY)
 schema: $(READY)
 	$(BIN)/medcalib schema --out configs/medcalib.schema.json
 
+# the site, for reading from the disk: build/site/index.html
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 figures: $(READY)
 	$(BIN)/python docs/figures.py
 
@@ -69,7 +73,7 @@ docker-build:
 # torch goes first: on a machine with a CUDA card choose its build with TORCH_INDEX, for example
 #   make TORCH_INDEX=<the index of the CUDA build> demo
 $(READY): pyproject.toml constraints.txt docker/install.sh $(wildcard medcalib/ops/csrc/*)
-	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" docker/install.sh $(VENV) --editable ".[report,dev]"
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" docker/install.sh $(VENV) --editable ".[report,docs,dev]"
 	touch $(READY)
 
 clean:
