@@ -1,12 +1,12 @@
-"""What the Python reference shows, page by page: the page's first words, then modules and objects below medcalib.PAGE."""
+"""What the Python reference shows, page by page: its first words, then modules and objects below medcalib.PAGE."""
 
 from __future__ import annotations
 
 MODULES: dict[str, tuple[str, str]] = {
     "losses": (
         "Objectives for any trainer: `medcalib.losses.build(name, num_classes)`. They know only torch and numpy.",
-        """build names parameters build_terms objective term registry.Recipe multipliers schedule cross_entropy dice focal
-        adafocal entropy brier uniform mmce mdca dca cpc margin acls cals svls nacl crac ace sdc""",
+        """build names parameters build_terms objective term registry.Recipe multipliers schedule cross_entropy dice
+        focal adafocal entropy brier uniform mmce mdca dca cpc margin acls cals svls nacl crac ace sdc""",
     ),
     "metrics": (
         "Scores as values: counts that add up, and functions of them.",
@@ -20,8 +20,8 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "data": (
         "Cases, layouts of data sets, splits, and volumes that are read with every check.",
-        """case layouts.acdc layouts.brats layouts.flare layouts.msd layouts.nnunet layouts.files labels load nifti splits
-        transforms phantom phantom.model phantom.write predictions""",
+        """case layouts.acdc layouts.brats layouts.flare layouts.msd layouts.nnunet layouts.files labels load nifti
+        splits transforms phantom phantom.model phantom.write predictions""",
     ),
     "ops": (
         "Tensor operations: tensors in, tensors out.",
@@ -38,7 +38,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "report": (
         "Maps, figures and pages, from saved scores.",
         """html plots plots.reliability plots.before_after plots.gaps plots.cases plots.confidence_histogram
-        plots.reliability_histogram plots.risk_coverage plots.methods plots.distance plots.overlay plots.pareto plots.sweep
-        plots.ranks maps.case maps.kinds maps.window maps.cohort maps.write""",
+        plots.reliability_histogram plots.risk_coverage plots.methods plots.distance plots.overlay plots.pareto
+        plots.sweep plots.ranks maps.case maps.kinds maps.window maps.cohort maps.write""",
     ),
 }

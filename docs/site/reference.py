@@ -195,8 +195,8 @@ def scores() -> str:
     rows = [[", ".join(code(name) for name in key.split(", ")), plain(text)] for key, text in DEFINITIONS.items()]
     return (
         "# scores.json\n\nWhat `medcalib score` writes; the file holds these sentences itself, as "
-        "`settings.definitions`. Each score is given pooled over the voxels of all cases, as mean over cases, and for each case, by "
-        "[region](../regions.md).\n\n" + table(["key", "definition"], rows) + "\n"
+        "`settings.definitions`. Each score is given pooled over the voxels of all cases, as mean over cases, and for each "
+        "case, by [region](../regions.md).\n\n" + table(["key", "definition"], rows) + "\n"
     )
 
 
