@@ -29,7 +29,7 @@ FENCE = re.compile(r"^( *)```(\w*)$")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it begins, its language, its text, and whether a comment before it says why it is not run."""
+    """A fenced block: where it begins, its language and text, and whether a comment says why it is not run."""
 
     page: str
     line: int

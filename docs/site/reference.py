@@ -17,6 +17,7 @@ from medcalib.config import json_schema
 from medcalib.config.listing import list_calibrator, list_losses
 from medcalib.losses.citations import entries
 from medcalib.metrics.definitions import DEFINITIONS
+from medcalib.metrics.protocols import PROTOCOLS, protocol_text
 
 Schema = dict[str, Any]
 
@@ -82,7 +83,8 @@ def config() -> str:
     schema = json_schema()
     parts = [
         "# Config\n\nEvery key, from the JSON schema that `medcalib schema` writes; how to use it: "
-        "[write a config](../configs.md). A value in braces has a `name` that chooses its other keys.\n",
+        "[write a config](../configs.md). In a mapping that may take the place of "
+        "a name, `name` chooses the other keys.\n",
         "## Top level\n\n" + keys(schema, schema),
     ]
     for name, part in schema["$defs"].items():
@@ -110,7 +112,7 @@ def default_of(key: str, value: Schema, needed: Sequence[str]) -> str:
     if "default" not in value:
         return "required" if key in needed else ""
     shown = json.dumps(value["default"])
-    return code(shown) if len(shown) < 60 else "its own defaults"
+    return code(shown) if len(shown) < 40 else "its own defaults"
 
 
 def kind_of(value: Schema, schema: Schema) -> str:
@@ -195,8 +197,13 @@ def scores() -> str:
     rows = [[", ".join(code(name) for name in key.split(", ")), plain(text)] for key, text in DEFINITIONS.items()]
     return (
         "# scores.json\n\nWhat `medcalib score` writes; the file holds these sentences itself, as "
-        "`settings.definitions`. Each score is given pooled over the voxels of all cases, as mean over cases, and for each "
-        "case, by [region](../regions.md).\n\n" + table(["key", "definition"], rows) + "\n"
+        "`settings.definitions`. Each score is given pooled over the voxels of all cases, as mean over cases, and for "
+        "each case, by [region](../regions.md).\n\n"
+        + table(["key", "definition"], rows)
+        + "\n\n## Published protocols\n\n`medcalib score --protocol NAME` also computes what the authors "
+        "of a protocol print, with exact sums; `protocols` in `scores.json` holds it.\n\n"
+        + table(["protocol", "what it does"], [[code(name), plain(protocol_text(name))] for name in PROTOCOLS])
+        + "\n"
     )
 
 
