@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from medcalib.cli import app
 
 # what is too large for a test is made smaller: an option of a command gets another value
-SMALLER = {("phantom", "--cases"): "4", ("compare", "--seeds"): "0"}
+SMALLER = {("phantom", "--cases"): "4", ("compare", "--seeds"): "0", ("calibrate", "--folds"): "2"}
 TRAINS = ("train", "compare")
 GENERATED = {"docs/reliability.md"}  # and docs/results: written by programs that have tests of their own
 PAGES = [

@@ -35,7 +35,8 @@ class Held:
     """What the hook asks MkDocs: whether the site holds a file."""
 
     def get_file_from_path(self, name: str) -> object | None:
-        return object() if name in ("repair.md", "results/methods.md", "figures/report.png") else None
+        held = {"repair.md", "results/methods.md", *hook.OF_ROOT.values()}
+        return object() if name in held else None
 
 
 def of_nav(entry: Any) -> list[str]:
@@ -81,6 +82,11 @@ def test_links_lead_to_the_page_or_become_text(target: str, source: str, page: s
 )
 def test_formulas_of_docstrings_stay_what_they_are(line: str, expected: str) -> None:
     assert docstrings.escaped(line) == expected
+
+
+def test_a_bar_ends_no_cell() -> None:
+    """A table of Markdown would cut the text there; in a code span the bar stands for itself."""
+    assert reference.table(["a"], [["x | y `p|q`"]]) == "| a |\n| --- |\n| x \\| y `p|q` |"
 
 
 def test_the_reference_has_every_command_and_option(pages: dict[str, str]) -> None:

@@ -35,11 +35,15 @@ def reference_pages() -> dict[str, str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; `|` in cells is escaped."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in line) + " |" for line in lines
-    )
+    """A Markdown table."""
+    lines = [[cell_text(cell) for cell in line] for line in [head, ["---"] * len(head), *rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cell_text(text: str) -> str:
+    """A cell on one line whose `|` are escaped, but for those in code spans, which would show the backslash."""
+    parts = re.split(r"(`+.*?`+)", text.replace("\n", " "))
+    return "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
 
 
 def code(text: object) -> str:
