@@ -53,6 +53,13 @@ def test_every_block_says_what_it_is(path: Path) -> None:
             assert not re.search(r"^\s*(medcalib|pip|docker|torchrun|make) ", block.text, re.MULTILINE), str(block)
 
 
+@pytest.mark.parametrize("path", PAGES, ids=map(name, PAGES))
+def test_a_reason_names_tests_that_exist(path: Path) -> None:
+    for reason in re.findall(r"<!-- not run.*?-->", path.read_text("utf-8")):
+        for file in re.findall(r"(?:tests|docker)/[\w/]+\.\w+", reason):
+            assert (REPOSITORY / file).is_file(), f"{name(path)}: {reason}"
+
+
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
