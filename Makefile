@@ -5,8 +5,8 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu reliability fuzz bench bench-scoring bench-calibrators lint format schema figures study notebooks \
-	docker-check docker-build clean
+.PHONY: demo test test-slow test-gpu reliability soak mutants audit fuzz bench bench-scoring bench-calibrators lint \
+	format schema docs figures study notebooks docker-check docker-build wheel wheel-check clean
 
 demo: $(READY)
 	$(BIN)/medcalib demo --out demo
@@ -53,6 +53,10 @@ format: $(READY)
 schema: $(READY)
 	$(BIN)/medcalib schema --out configs/medcalib.schema.json
 
+# the site, for reading from the disk: build/site/index.html
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 figures: $(READY)
 	$(BIN)/python docs/figures.py
 
@@ -74,7 +78,7 @@ docker-build:
 # torch goes first: on a machine with a CUDA card choose its build with TORCH_INDEX, for example
 #   make TORCH_INDEX=<the index of the CUDA build> demo
 $(READY): pyproject.toml constraints.txt docker/install.sh $(wildcard medcalib/ops/csrc/*)
-	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" docker/install.sh $(VENV) --editable ".[report,dev]"
+	PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" docker/install.sh $(VENV) --editable ".[report,docs,dev]"
 	touch $(READY)
 
 clean:

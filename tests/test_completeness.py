@@ -12,6 +12,7 @@ from medcalib.config.bundled import bundled
 from medcalib.data.layouts import LAYOUTS
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+REPAIR, DATA = ((REPOSITORY / "docs" / page).read_text(encoding="utf-8") for page in ("repair.md", "data.md"))
 
 
 @pytest.mark.parametrize("name", losses.names())
@@ -34,9 +35,9 @@ def test_every_term_has_a_test_and_a_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", calibrators.names())
-def test_every_calibrator_has_a_test_and_a_row_in_the_readme(name: str) -> None:
+def test_every_calibrator_has_a_test_and_a_row_in_its_page(name: str) -> None:
     assert (REPOSITORY / "tests" / "calibrators" / f"test_{name}.py").is_file()
-    assert re.search(rf"^\| `{name}` \| .+ \|", README, re.MULTILINE), f"add a row for `{name}` to README.md"
+    assert re.search(rf"^\| `{name}` \| .+ \|", REPAIR, re.MULTILINE), f"add a row for `{name}` to docs/repair.md"
     method = calibrators.CALIBRATORS[name]
     assert all((method.__doc__, method.formula, method.reference))
 
@@ -47,8 +48,8 @@ def test_every_layout_has_a_test(name: str) -> None:
     assert re.search(rf"\b{name}\b", tests)
 
 
-def test_the_readme_names_every_config() -> None:
-    assert all(name == "phantom" or f"`{name}`" in README for name in bundled())
+def test_the_page_about_data_names_every_config() -> None:
+    assert all(name == "phantom" or f"`{name}`" in DATA for name in bundled())
 
 
 def test_no_volume_is_committed() -> None:

@@ -1,0 +1,44 @@
+"""What the Python reference shows, page by page: its first words, then modules and objects below medcalib.PAGE."""
+
+from __future__ import annotations
+
+MODULES: dict[str, tuple[str, str]] = {
+    "losses": (
+        "Objectives for any trainer: `medcalib.losses.build(name, num_classes)`. They know only torch and numpy.",
+        """build names parameters build_terms objective term registry.Recipe multipliers schedule cross_entropy dice
+        focal adafocal entropy brier uniform mmce mdca dca cpc margin acls cals svls nacl crac ace sdc""",
+    ),
+    "metrics": (
+        "Scores as values: counts that add up, and functions of them.",
+        """calibration case score regions overlap surface volume sums brier_parts thresholded squared selective
+        error_overlap qu_brats across intervals paired over_seeds ranks protocols""",
+    ),
+    "calibrators": (
+        "Maps of logits to logits that are fitted after training. They know only torch and numpy; scipy inside a fit.",
+        """build load names parameters calibrator.Calibrator temperature classwise_temperature region_temperature
+        focal_temperature ensemble_temperature local_temperature affine isotonic histogram""",
+    ),
+    "data": (
+        "Cases, layouts of data sets, splits, and volumes that are read with every check.",
+        """case layouts.acdc layouts.brats layouts.flare layouts.msd layouts.nnunet layouts.files labels load nifti
+        splits transforms phantom phantom.model phantom.write predictions""",
+    ),
+    "ops": (
+        "Tensor operations: tensors in, tensors out.",
+        "neighborhood image_weights scoring distance backend",
+    ),
+    "integrations": (
+        "The exact calibration scores inside other people's loops, each module over one library.",
+        "pooled monai ignite torchmetrics",
+    ),
+    "engine": (
+        "What the commands call: training, prediction, scoring, repair, comparison.",
+        "train predict evaluate merge shards calibrate apply checkpoint tracking provenance",
+    ),
+    "report": (
+        "Maps, figures and pages, from saved scores.",
+        """html plots plots.reliability plots.before_after plots.gaps plots.cases plots.confidence_histogram
+        plots.reliability_histogram plots.risk_coverage plots.methods plots.distance plots.overlay plots.pareto
+        plots.sweep plots.ranks maps.case maps.kinds maps.window maps.cohort maps.write""",
+    ),
+}
