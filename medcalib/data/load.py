@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.data.case import Case
+from medcalib.data.detached import refuse_elsewhere
 from medcalib.data.geometry import Affine, on_same_grid, voxel_sizes
 from medcalib.data.labels import LabelMap
 from medcalib.data.nifti import MAX_VOXELS, Volume, read_volume
@@ -116,6 +117,7 @@ def read_any(path: Path, *, dtype: Any = np.float32) -> Volume:
 def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
     import SimpleITK as sitk  # noqa: N813 - its documented name
 
+    refuse_elsewhere(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
