@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medcalib.errors import DataError
 
@@ -39,10 +41,28 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
     """Remove temporary files of `atomic` that a killed process left; younger ones may be another's, at work."""
-    for path in folder.glob(".tmp-*"):
+    for path in folder.glob(".tmp-[0-9a-f]*-*"):
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > older_than_s:
                 path.unlink()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading. OSError for a pipe, which would wait forever, and a device, which may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.open("rb")
+
+
+def open_append(path: Path) -> BinaryIO:
+    """Open a file for appending, unbuffered. OSError for a symbolic link: what it points at is never written."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link; remove it", str(path))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o666), "ab", buffering=0)
+
+
+_NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,7 +79,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; `DataError` names the file when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as stream:
+            return json.loads(stream.read().decode("utf-8"))
     except FileNotFoundError:
         raise DataError("missing_file", f"{path} does not exist") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -68,7 +89,7 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from medcalib.errors import DataError
+from medcalib.files import open_regular
 
 HEADER_BYTES = 1 << 16  # real headers have some hundred bytes
 _FIX = "convert it to .nii.gz"
@@ -23,7 +24,7 @@ def refuse_elsewhere(path: Path) -> None:
     Of several ways to write a header, the ones that a reader could understand otherwise are refused, too.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             header = stream.read(HEADER_BYTES)
     except OSError as error:
         raise DataError("unreadable", f"{path} cannot be read: {error.strerror}") from error

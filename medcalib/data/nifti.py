@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from medcalib.data.geometry import usable_affine, voxel_sizes
 from medcalib.errors import DataError
-from medcalib.files import atomic
+from medcalib.files import atomic, open_regular
 
 MAX_VOXELS = 2**31
 TRAILING_BYTES = 1 << 16  # padding behind the voxels that is still tolerated
@@ -163,7 +163,7 @@ def stem(path: Path) -> str:
 
 def _open(path: Path) -> BufferedReader | gzip.GzipFile:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = stream.read(512)
     except OSError as error:
         raise DataError("unreadable", f"{path} cannot be read: {error.strerror}") from error
