@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema figures study notebooks \
+.PHONY: demo test test-slow test-gpu reliability mutants audit bench bench-scoring bench-calibrators lint format schema figures study notebooks \
 	docker-check docker-build clean
 
 demo: $(READY)
@@ -24,6 +24,14 @@ test-gpu: $(READY)
 reliability: $(READY)
 	$(BIN)/python -m pytest -m fault --faults build/faults.json; code=$$?; \
 	$(BIN)/python docs/reliability.py build/faults.json; exit $$code
+
+# whether the tests of losses and metrics notice a seeded sample of wrong versions of them
+mutants: $(READY)
+	nice -n 5 $(BIN)/python tests/mutants --sample 130 --seed 0
+
+# known vulnerabilities of constraints.txt; a report, which never fails
+audit: $(READY)
+	$(BIN)/python .ci/audit.py
 
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv

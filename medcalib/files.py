@@ -12,8 +12,9 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from medcalib.errors import DataError
 
@@ -47,7 +48,7 @@ def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
                 path.unlink()
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading. OSError for a pipe, which would wait forever, and a device, which may never end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -55,7 +56,7 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def open_append(path: Path) -> BinaryIO:
+def open_append(path: Path) -> FileIO:
     """Open a file for appending, unbuffered. OSError for a symbolic link: what it points at is never written."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link; remove it", str(path))

@@ -1,4 +1,4 @@
-"""Which tests are asked about which module: the file of the same name, and for parts of other modules those named here."""
+"""Which tests are asked about which module: the file of the same name, else those named here."""
 
 from __future__ import annotations
 
