@@ -12,6 +12,7 @@ _OTHERS = {  # relative to tests/
     "losses/reduction": ("losses/test_cross_entropy.py", "losses/test_brier.py", "losses/test_focal.py"),
     "losses/registry": ("losses/test_objective.py", "losses/test_state.py"),
     "losses/term": ("losses/test_objective.py", "losses/test_state.py"),
+    "losses/objective": ("losses/test_objective.py", "losses/test_fusion.py"),
     "losses/multipliers": ("losses/test_multipliers.py", "losses/test_state.py"),
     "metrics/calibration": ("metrics/test_calibration.py", "metrics/test_laws.py"),
     "metrics/channels": ("metrics/test_score.py",),
@@ -45,4 +46,7 @@ def tests_of(module: Path) -> tuple[str, ...]:
     if "/protocols/" in name:
         return ("tests/metrics/test_protocols.py",)
     package, stem = name.split("/")
-    return tuple(f"tests/{path}" for path in _OTHERS.get(name, (f"{package}/test_{stem}.py",)))
+    found = _OTHERS.get(name, (f"{package}/test_{stem}.py",))
+    if "def fused(" in module.read_text("utf-8") and stem not in ("term", "fusion"):
+        found = (*found, "losses/test_fusion.py")
+    return tuple(f"tests/{path}" for path in found)
