@@ -29,6 +29,13 @@ reliability: $(READY)
 FUZZ_SECONDS ?= 600
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+# whether the tests of losses and metrics notice a seeded sample of wrong versions of them
+mutants: $(READY)
+	nice -n 5 $(BIN)/python tests/mutants --sample 130 --seed 0
+
+# known vulnerabilities of constraints.txt; a report, which never fails
+audit: $(READY)
+	$(BIN)/python .ci/audit.py
 
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv

@@ -9,9 +9,11 @@ import os
 import re
 import secrets
 import tempfile
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,7 +43,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
     """Remove temporary files of `atomic` that a killed process left; younger ones may be another's, at work."""
-    for path in folder.glob(".tmp-*"):
+    for path in folder.glob(".tmp-[0-9a-f]*-*"):
         with suppress(OSError):
             if time.time() - path.lstat().st_mtime > older_than_s:
                 path.unlink()
@@ -54,6 +56,22 @@ def require_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading. OSError for a pipe, which would wait forever, and a device, which may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.open("rb")
+
+
+def open_append(path: Path) -> FileIO:
+    """Open a file for appending, unbuffered. OSError for a symbolic link: what it points at is never written."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link; remove it", str(path))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o666), "ab", buffering=0)
+
+
+_NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -97,7 +115,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; `DataError` names the file when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as stream:
+            return json.loads(stream.read().decode("utf-8"))
     except FileNotFoundError:
         raise DataError("missing_file", f"{path} does not exist") from None
     except (ValueError, OSError, RecursionError) as error:
@@ -106,7 +125,7 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from medcalib.data.geometry import voxel_sizes
 from medcalib.data.nifti_header import MAX_VOXELS, Header, describe, header_size, parse_header
 from medcalib.errors import DataError
-from medcalib.files import atomic
+from medcalib.files import atomic, open_regular
 
 TRAILING_BYTES = 1 << 16  # padding behind the voxels that is still tolerated
 _DEFLATE_RATIO = 1032  # no gzip file unpacks to more times its size
@@ -146,7 +146,7 @@ def _open(path: Path) -> BufferedReader | gzip.GzipFile:
     if path.exists() and not path.is_file():
         raise DataError("unreadable", f"{path} is no regular file")  # a pipe would be waited for
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             start = stream.read(512)
     except OSError as error:
         raise DataError("unreadable", f"{path} cannot be read: {error.strerror}") from error

@@ -227,6 +227,15 @@ def test_labels_drawn_from_the_probabilities_are_calibrated() -> None:
     assert over.ece(15, true=True) == pytest.approx(over.ece(15), abs=0.01)
 
 
+def test_equal_mass_bins_by_hand() -> None:
+    """Eight confidences in four bins of two: gaps -0.85, 1.35, -0.45 and 1.75 of 8 voxels."""
+    top = torch.arange(55, 95, 5).double() / 100
+    labels = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
+    counts = CalibrationCounts.from_probs(torch.stack([top, 1 - top])[None], labels[None])
+    assert counts.ece_equal_mass(4) == pytest.approx((0.85 + 1.35 + 0.45 + 1.75) / 8, abs=1e-12)
+    assert counts.ece_equal_mass(2) == pytest.approx((0.5 + 1.3) / 8, abs=1e-12)
+
+
 def test_equal_mass_bins_hold_equal_mass_where_cells_allow() -> None:
     p = torch.linspace(0.5, 1, 30001, dtype=torch.float64)[1:]
     labels = (torch.rand(p.shape, generator=torch.Generator().manual_seed(0)) < p * 0.9).long()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,25 @@ def test_every_truncation_of_a_score_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "bad.npz").write_bytes(good[:length])
         with pytest.raises(DataError, match=r"bad\.npz is no readable case score"):
             CaseScores.load(tmp_path / "bad.npz")
+
+
+def test_a_flipped_bit_in_a_score_file_is_refused_or_changes_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Some bits, such as those of times, say nothing about the scores."""
+    case = score()
+    case.save(tmp_path / "x.npz")
+    good, flips, refused = (tmp_path / "x.npz").read_bytes(), np.random.default_rng(0), 0
+    for _ in range(200):
+        bad = bytearray(good)
+        bad[flips.integers(len(bad))] ^= 1 << int(flips.integers(8))
+        (tmp_path / "x.npz").write_bytes(bad)
+        try:
+            assert equal(CaseScores.load(tmp_path / "x.npz"), case)
+        except DataError:
+            refused += 1
+    assert refused > 150
+    record_property("measured", f"200 flips in a score file: {refused} refused, none read wrongly")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,14 @@ def test_the_order_of_patients_changes_no_value() -> None:
     assert turned.values().tolist() == tables.values().tolist()
 
 
+def test_small_gaps_keep_their_digits() -> None:
+    """Of a power of two every digit is the same."""
+    tables = _tables("ece")
+    small = Tables("ece", tables.sums * 2.0**-40, tables.counts)
+    (found,), (expected,) = (estimates(of, [Contrast((0,), (1,))]) for of in (small, tables))
+    assert [x * 2.0**40 for x in found] == list(expected)
+
+
 def test_what_is_undefined_is_none() -> None:
     tables = _tables("mean", patients=5, bins=1)
     counts = tables.counts.copy()

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medcalib.metrics import OverlapCounts
+from medcalib.metrics import CalibrationCounts, OverlapCounts
 
 #        predicted:  bg  a  b  c(never)
 CONFUSION = torch.tensor([[5, 1, 0, 0], [2, 3, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])  # reference in rows
@@ -35,6 +35,14 @@ def test_a_composite_is_the_union_of_its_classes() -> None:
     counts = OverlapCounts.from_confusion(CONFUSION, [(1, 2), (1,)])
     assert [int(t[4]) for t in (counts.tp, counts.fp, counts.fn)] == [4, 1, 2]
     assert counts.dice()[5] == counts.dice()[1]
+
+
+def test_a_binary_channel_is_predicted_above_one_half_and_not_at_it() -> None:
+    """Foreground with 0.2, 0.5, 0.6, 0.9; it is there at 0.5 and 0.9. The background is predicted at 0.8 only."""
+    foreground = torch.tensor([0.2, 0.5, 0.6, 0.9], dtype=torch.float64)
+    probs = torch.stack([1 - foreground, foreground])[None]
+    found = OverlapCounts.from_counts(CalibrationCounts.from_probs(probs, torch.tensor([[0, 1, 0, 1]])))
+    assert [t.tolist() for t in (found.tp, found.fp, found.fn)] == [[1, 1], [0, 1], [1, 1]]
 
 
 def test_no_voxel_is_no_score() -> None:

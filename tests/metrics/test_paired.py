@@ -29,6 +29,11 @@ def test_the_mean_difference_has_an_interval_and_the_p_of_wilcoxon() -> None:
     assert (found.n, found.patients, found.left_out) == (8, 8, 0)
 
 
+def test_without_a_pair_there_is_no_difference() -> None:
+    found = paired_difference([None, 0.5], [0.4, None], ["p0", "p1"])
+    assert vars(found) == dict.fromkeys(vars(found)) | {"n": 0, "patients": 0, "left_out": 2}
+
+
 def test_swapping_the_methods_turns_the_sign() -> None:
     a, b = paired_difference(FIRST, SECOND, PATIENTS), paired_difference(SECOND, FIRST, PATIENTS)
     assert (a.difference, a.p) == (pytest.approx(-b.difference), b.p)
