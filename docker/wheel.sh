@@ -19,7 +19,7 @@ folder=$(realpath "$3")
 PYTHON="$1" CC=false CXX=false "$here/install.sh" "$folder/venv" "$wheel[report]"
 cd "$folder" # not the checkout: what is imported must be the wheel's
 alone() {
-    env -i HOME="$folder" PATH="$folder/venv/bin" OMP_NUM_THREADS="${OMP_NUM_THREADS:-}" MEDCALIB_BACKEND=native "$@"
+    env -i ${OMP_NUM_THREADS:+OMP_NUM_THREADS="$OMP_NUM_THREADS"} HOME="$folder" PATH="$folder/venv/bin" MEDCALIB_BACKEND=native "$@"
 }
 alone python -c 'import medcalib, sys; print(sys.version.split()[0], medcalib.__version__, medcalib.__file__)'
 alone medcalib doctor
