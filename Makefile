@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch
 BIN := $(VENV)/bin
+# more options of pytest for `make test`
+TESTS ?=
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema figures study notebooks \
@@ -12,7 +14,7 @@ demo: $(READY)
 	$(BIN)/medcalib demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(TESTS)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
