@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch
 BIN := $(VENV)/bin
+# more options of pytest for `make test`
+TESTS ?=
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow test-gpu reliability soak mutants audit fuzz bench bench-scoring bench-calibrators lint \
@@ -12,7 +14,7 @@ demo: $(READY)
 	$(BIN)/medcalib demo --out demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(TESTS)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
@@ -81,6 +83,19 @@ docker-check: $(READY)
 # a real build without a daemon, and a run of what it built; needs root, buildah and debootstrap
 docker-build:
 	docker/trial.sh "$${TMPDIR:-/tmp}/medcalib-image"
+
+# what is published: a source distribution, and a wheel for any Linux of glibc 2.17 or newer that shares torch's OpenMP
+wheel: $(READY)
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --sdist --wheel --outdir build/wheel
+	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist
+	$(BIN)/twine check --strict dist/*
+
+# the wheel in a new environment of each PYTHONS, without a compiler: doctor, and the demo in small
+PYTHONS ?= $(PYTHON)
+wheel-check:
+	for python in $(PYTHONS); do docker/wheel.sh "$$python" dist/*.whl build/$$(basename "$$python") || exit; done
 
 # torch goes first: on a machine with a CUDA card choose its build with TORCH_INDEX, for example
 #   make TORCH_INDEX=<the index of the CUDA build> demo

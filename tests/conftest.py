@@ -17,8 +17,13 @@ pytest_plugins = ["fault_report"]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _threads() -> None:
+    """Two threads, or one in each worker of xdist and in the commands that it starts: they share the cores."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,13 @@
 #include "export.h"
 #include "kernel.h"
 
+// the exp of glibc 2.29 differs from the one before in how it sets errno only, and would keep wheels off RHEL 8 (2.28)
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver exp, exp@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver exp, exp@GLIBC_2.17");
+#endif
+
 extern const Kernel medcalib_kernel_baseline;
 #if defined(__x86_64__)
 extern const Kernel medcalib_kernel_avx2;
