@@ -17,20 +17,21 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(TESTS)
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=0
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest tests/gpu tests/ops/test_triton.py -k "not interpreted and not machine_code"
 
 # every fault of tests/fault_list.py, the slow ones too; writes docs/reliability.md
 reliability: $(READY)
-	$(BIN)/python -m pytest -m fault --faults build/faults.json; code=$$?; \
+	$(BIN)/python -m pytest -m fault -o faulthandler_timeout=0 --faults build/faults.json; code=$$?; \
 	$(BIN)/python docs/reliability.py build/faults.json; exit $$code
 
 # ten minutes over all targets unless FUZZ_SECONDS says otherwise; Linux on x86-64. See fuzz/README.md
 FUZZ_SECONDS ?= 600
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+
 # whether the tests of losses and metrics notice a seeded sample of wrong versions of them
 mutants: $(READY)
 	nice -n 5 $(BIN)/python tests/mutants --sample 130 --seed 0

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import secrets
-import tempfile
 import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,22 +56,14 @@ def require_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading. OSError for a pipe, which would wait forever, and a device, which may never end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return path.open("rb")
-
-
-def open_append(path: Path) -> FileIO:
-    """Open a file for appending, unbuffered. OSError for a symbolic link: what it points at is never written."""
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a symbolic link; remove it", str(path))
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o666), "ab", buffering=0)
-
-
-_NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 
 
 def write_text(path: Path, text: str) -> None:

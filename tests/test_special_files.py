@@ -10,7 +10,7 @@ import pytest
 from medcalib.data.load import read_any
 from medcalib.engine.run import METRICS, append_metrics
 from medcalib.errors import DataError
-from medcalib.files import open_append, read_json, remove_abandoned, sha256
+from medcalib.files import appending, read_json, remove_abandoned, sha256
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 
@@ -46,7 +46,7 @@ def test_lines_of_a_run_are_not_appended_through_a_link(tmp_path: Path, exists: 
 
 def test_appending_adds_to_the_end(tmp_path: Path) -> None:
     for text in (b"one\n", b"two\n"):
-        with open_append(tmp_path / "log") as stream:
+        with appending(tmp_path / "log") as stream:
             stream.write(text)
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from medcalib.data.detached import refuse_elsewhere
 from medcalib.data.nifti import TRAILING_BYTES, Volume
 from medcalib.data.nifti_header import MAX_VOXELS
 from medcalib.errors import DataError
@@ -35,6 +36,7 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
     """Read a MetaImage or NRRD file of three axes. `dtype=None` keeps the stored type. Raises `DataError`."""
     import SimpleITK as sitk  # noqa: N813 - its documented name
 
+    refuse_elsewhere(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medcalib.data.case import Case
-from medcalib.data.detached import refuse_elsewhere
 from medcalib.data.geometry import Affine, on_same_grid, voxel_sizes
 from medcalib.data.itk import FORMATS, read_by_itk
 from medcalib.data.labels import LabelMap
@@ -111,36 +110,6 @@ def read_any(path: Path, *, dtype: Any = np.float32) -> Volume:
         return reader(path, dtype=dtype)
     except MemoryError as error:
         raise DataError("too_large", f"{path} does not fit into memory") from error
-
-
-def _read_by_itk(path: Path, *, dtype: Any) -> Volume:
-    import SimpleITK as sitk  # noqa: N813 - its documented name
-
-    refuse_elsewhere(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        size, components = reader.GetSize(), reader.GetNumberOfComponents()
-        if len(size) != 3 or components != 1:
-            raise DataError(
-                "bad_shape", f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1"
-            )
-        if prod(size) > MAX_VOXELS:
-            raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
-        if path.suffix.lower() != ".nrrd" and b"CompressedData = True" in path.read_bytes()[:4096]:
-            raise DataError(
-                "unverifiable", f"{path} is compressed MetaImage, whose damage cannot be noticed; convert it to .nii.gz"
-            )
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise DataError("unreadable", f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
-    array = np.transpose(sitk.GetArrayFromImage(image))
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world is LPS
-    return Volume(array if dtype is None else array.astype(dtype), to_ras @ affine)
 
 
 def _finite(image: NDArray[np.float32], case: Case, nonfinite: Nonfinite) -> NDArray[np.float32]:

@@ -20,7 +20,6 @@ from medcalib.data.splits import Split
 from medcalib.engine.checkpoint import MANIFEST, Checkpoints
 from medcalib.errors import CheckpointError, ConfigError
 from medcalib.files import appending, read_json, write_json, write_text
-from medcalib.files import open_append, read_json, write_json, write_text
 from medcalib.networks import NETWORKS
 
 Weights = Literal["best", "last"]
@@ -130,7 +129,6 @@ def load_model(
 def append_metrics(run: Path, line: Mapping[str, Any]) -> None:
     """Add one JSON line to metrics.jsonl; on a full disk the lines before it stay whole."""
     with appending(run / METRICS) as stream:
-    with open_append(run / METRICS) as stream:
         end = stream.tell()
         raw = (json.dumps(line, allow_nan=False) + "\n").encode()
         try:

@@ -23,7 +23,6 @@ from medcalib.engine.shards import Shard
 from medcalib.engine.signals import Stop, listening
 from medcalib.errors import Exit, PreemptedError
 from medcalib.files import appending, refuse_links_out
-from medcalib.files import open_append
 
 log = logging.getLogger(__name__)
 POLL_S, WAIT_S = 0.05, 1.0
@@ -144,7 +143,6 @@ class _Runner:
         words = command(self.out, cell, device, root=options.root, keep=options.keep_predictions, stale=stale)
         folder.path.mkdir(parents=True, exist_ok=True)
         with appending(folder.log) as output:
-        with open_append(folder.log) as output:
             output.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} on {device}\n".encode())
             process = subprocess.Popen(  # noqa: S603 - this interpreter, and words that were checked
                 words,
