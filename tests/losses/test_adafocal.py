@@ -53,6 +53,7 @@ def test_a_weighted_voxel_counts_as_often_as_it_says() -> None:
     found = bin_gaps(confidence, correct, weight, edges)
     again = bin_gaps(many, correct.repeat_interleave(repeated), torch.ones_like(many), edges)
     torch.testing.assert_close(found, again, rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(bin_gaps(confidence, correct, weight / 64, edges), found, rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.parametrize("case", ["2d_c4", "2d_c2", "3d_c4"])
@@ -159,3 +160,7 @@ def test_a_certain_voxel_has_a_finite_gradient(gamma: float) -> None:
 def test_options_out_of_range_are_refused(hyper: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         losses.build("adafocal", 3, **hyper)
+
+
+def test_two_bins_are_enough() -> None:
+    assert losses.build("adafocal", 3, num_bins=2).terms["adafocal"].gammas.shape == (2,)

@@ -83,6 +83,14 @@ def test_a_step_by_hand() -> None:
     assert state.rho.item() == 1.5  # rho_max
 
 
+@pytest.mark.parametrize(("first", "second"), [(4.0, 2.0), (0.0, 0.0), (-1.0, 0.0)])
+def test_rho_stays_where_the_violation_is_just_the_tolerated_one(first: float, second: float) -> None:
+    state = multipliers(tolerance=0.5)
+    observe(state, slope=1.0, violation=first)
+    observe(state, slope=1.0, violation=second)
+    assert state.rho.item() == 1.0
+
+
 def test_rho_steps_in_every_rho_step_th_update() -> None:
     state = multipliers(rho_step=3)
     found = []

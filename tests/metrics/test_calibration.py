@@ -222,6 +222,8 @@ def test_labels_drawn_from_the_probabilities_are_calibrated() -> None:
     assert counts.ece(15) < 0.01
     assert counts.ece(15, true=True) < 1e-12
     sharp = (probs**2) / (probs**2).sum(0)
+    assert counts.has_posterior is True
+    assert CalibrationCounts.from_probs(probs[None], labels[None]).has_posterior is False
     over = CalibrationCounts.from_probs(sharp[None], labels[None], posterior=probs[None])
     assert over.ece(15) > 0.05
     assert over.ece(15, true=True) == pytest.approx(over.ece(15), abs=0.01)

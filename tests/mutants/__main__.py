@@ -117,10 +117,16 @@ def sample(size: int, seed: int) -> list[tuple[Path, Mutant]]:
     return [(path, mutant(path.read_text("utf-8"), index)) for path, index in chosen]
 
 
+def reason(module: Path, wrong: Mutant) -> str:
+    """Why a mutant may survive; empty where nobody says so."""
+    line = module.read_text("utf-8").splitlines()[wrong.line - 1].strip()
+    return EXPLAINED.get((dotted(module), line, wrong.before, wrong.after), "")
+
+
 def row(module: Path, wrong: Mutant, outcome: str, log: Path) -> str:
-    """A line of the table; the test that a mutant failed comes last."""
+    """A line of the table; the test that a mutant failed, or why it survives, comes last."""
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text("utf-8", "replace"), re.MULTILINE)
-    by = failed[1] if failed and outcome == "killed" else EXPLAINED.get((dotted(module), wrong.before, wrong.after), "")
+    by = failed[1] if failed and outcome == "killed" else reason(module, wrong)
     return "\t".join((f"{dotted(module)}:{wrong.line}", outcome, wrong.before, wrong.after, by))
 
 
@@ -142,7 +148,7 @@ def main() -> int:
     outcomes, unexplained, started = [], 0, time.monotonic()
     for path, wrong in made:
         outcomes.append(trial(tests_of(path), log, _Wrong(dotted(path), path, wrong.source)))
-        unexplained += outcomes[-1] == "survived" and (dotted(path), wrong.before, wrong.after) not in EXPLAINED
+        unexplained += outcomes[-1] == "survived" and not reason(path, wrong)
         print(row(path, wrong, outcomes[-1], log), flush=True)
     tally = {word: outcomes.count(word) for word in ("killed", "time", "survived")}
     print(f"{len(made)} mutants: {tally}, {unexplained} not explained; {time.monotonic() - started:.0f} s")
