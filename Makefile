@@ -5,7 +5,7 @@ TORCH ?= torch
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-gpu reliability bench bench-scoring bench-calibrators lint format schema figures study notebooks \
+.PHONY: demo test test-slow test-gpu reliability soak bench bench-scoring bench-calibrators lint format schema figures study notebooks \
 	docker-check docker-build clean
 
 demo: $(READY)
@@ -24,6 +24,10 @@ test-gpu: $(READY)
 reliability: $(READY)
 	$(BIN)/python -m pytest -m fault --faults build/faults.json; code=$$?; \
 	$(BIN)/python docs/reliability.py build/faults.json; exit $$code
+
+# 2,000 cases scored while processes are killed at random moments, against an undisturbed run: some 15 minutes alone
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/soak.py
 
 bench: $(READY)
 	$(BIN)/medcalib bench losses --ledger tests/benchmarks/ledger.csv
