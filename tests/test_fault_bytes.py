@@ -23,7 +23,7 @@ pair = ["--predictions", str(folder / "predictions"), "--labels", str(folder / "
 for words in (
     ["score", *pair, "--out", str(out / "scores"), "--workers", workers],
     ["maps", *pair, "--out", str(out / "maps")],
-    ["calibrate", *pair, "--out", str(out / "t.safetensors")],
+    ["calibrate", *pair, "--folds", "2", "--out", str(out / "t.safetensors")],
     ["apply", str(out / "t.safetensors"), "--predictions", str(folder / "predictions"), "--out", str(out / "applied")],
     ["report", str(out / "scores"), "--maps", str(out / "maps"), "--out", str(out / "r.html")],
     ["phantom", "--layout", "acdc", "--cases", "2", "--out", str(out / "phantom")],
@@ -48,9 +48,8 @@ def test_surroundings_change_no_byte(tmp_path: Path, record_property: Callable[[
         cwd = REPOSITORY if name == "plain" else out.parent
         out.mkdir(parents=True)
         command = [sys.executable, "-c", CODE, tmp_path, out, workers, umask]
-        done = subprocess.run(
-            command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
-        )
+        env = os.environ | environment
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         written[name] = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert written["plain"].keys() == written["other"].keys()
