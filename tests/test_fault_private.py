@@ -64,7 +64,8 @@ def test_no_canary_leaves_the_data(tmp_path: Path, record_property: Callable[[st
         assert found.exit_code == code, (arguments, found.output, found.exception)
         stream.write(found.output)
 
-    sets = [part for option in SHORTEST for part in ("--set", option)]
+    cache = ("train.cache=disk", f"train.cache_dir={tmp_path / 'CANARY_cache'}")
+    sets = [part for option in (*SHORTEST, *cache) for part in ("--set", option)]
     pair = ["--predictions", out / "pred", "--labels", data, "--config", "phantom"]
     try:
         run("check", "phantom", "--data", data, *sets)
