@@ -64,7 +64,8 @@ def predict(
 
 def method_of(config: RunConfig, fitted: Fitted | None, weights: Weights, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The name of a method in tables, and every setting that made it; no path, since results travel."""
-    settings = config.model_dump(mode="json", include={"loss", "model", "train", "preprocess", "augment", "predict"})
+    parts = {"loss", "model", "train", "preprocess", "augment", "predict"}
+    settings = config.model_dump(mode="json", include=parts, exclude={"train": {"cache_dir"}})
     used = {"weights": weights, "weights_sha256": entry["sha256"], "epoch": entry["epoch"]}
     if fitted is None:
         return {"name": config.loss.name, **settings, **used}

@@ -17,7 +17,7 @@ from medcalib.errors import MissingExtraError
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 32  # lines between two tries of a tracker that fails again and again
-_LEFT_OUT = {"data": ("root", "exclude", "layout"), "split": ("train", "val", "test")}
+_LEFT_OUT = {"data": ("root", "exclude", "layout"), "split": ("train", "val", "test"), "train": ("cache_dir",)}
 
 
 class Tracker(Protocol):
@@ -67,7 +67,7 @@ _BUILD: dict[str, Callable[[Path], Tracker]] = {"tensorboard": _tensorboard, "wa
 def shareable(config: RunConfig) -> dict[str, Any]:
     """The config as plain values, without what may name a place or a patient.
 
-    Left out: `data.root`, `data.exclude`, the options of the layout, and cases that the split lists.
+    Left out: `data.root`, `data.exclude`, `train.cache_dir`, the options of the layout, and cases that the split lists.
     """
     values = config.model_dump(mode="json")
     for part, keys in _LEFT_OUT.items():

@@ -31,7 +31,7 @@ def test_no_name_is_left_and_no_number_changes(scores: Path, tmp_path: Path) -> 
     before = json.loads((scores / SCORES).read_text())
     assert found["pooled"]["all"]["ece"] == before["pooled"]["all"]["ece"]
     for case, numbers in before["cases"].items():
-        assert found["cases"][names.case(case)] == numbers
+        assert found["cases"][names.case(case)] == numbers | {"patient_id": names.patient(case)}
     assert sorted(e["reason"] for e in found["refused"]) == sorted(e["reason"] for e in before["refused"])
     stored = list(tmp_path.iterdir())
     assert len(stored) == 5

@@ -109,6 +109,7 @@ def test_one_that_fails_does_not_keep_the_others_from_their_lines(caplog: pytest
     assert [name for name, _ in sound.calls] == ["start", "log", "finish"]
 
 
+@pytest.mark.fault(74)
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_without_the_extra_it_is_refused_before_anything_is_read(
     tiny: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

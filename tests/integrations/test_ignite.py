@@ -84,6 +84,7 @@ def test_an_evaluator_drives_an_objective() -> None:
     assert objective.seen.count("update") == 2
 
 
+@pytest.mark.fault(74)
 def test_without_ignite_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(name: str) -> Any:
         return None

@@ -78,6 +78,7 @@ def test_two_ranks_equal_one_process_bit_for_bit(tmp_path: Path) -> None:
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == alone.compute()
 
 
+@pytest.mark.fault(74)
 def test_without_torchmetrics_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['torchmetrics'] = None; import medcalib.integrations.torchmetrics"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -80,6 +80,7 @@ def test_a_continued_run_shows_all_its_epochs(tmp_path: Path) -> None:
         assert shown in text
 
 
+@pytest.mark.fault(74)
 def test_without_jinja_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match=r"medcalib\[report\]"):

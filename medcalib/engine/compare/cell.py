@@ -74,12 +74,19 @@ def _done(folder: CellFolder, given: argparse.Namespace) -> int:
         logging.info("%s", stopped)
         return Exit.PREEMPTED
     except Exception as error:
-        logging.error("%s", error if isinstance(error, MedcalibError) else traceback.format_exc())
-        folder.write(state="failed", error=_told(error))
+        logging.error("%s", _shared(str(error) if isinstance(error, MedcalibError) else traceback.format_exc(), given))
+        folder.write(state="failed", error=_shared(_told(error), given))
         return FAILED
     folder.write(state="done")
     logging.info("done in %.1f s", time.monotonic() - began)
     return Exit.OK
+
+
+def _shared(text: str, given: argparse.Namespace) -> str:
+    """Without the data's folder: what a cell says goes into tables, which travel."""
+    from medcalib.data.predictions import without_folders
+
+    return text if given.data is None else without_folders(text, Path(given.data))
 
 
 def _told(error: Exception) -> str:

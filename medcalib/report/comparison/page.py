@@ -11,7 +11,6 @@ from medcalib.report.comparison.verdicts import RULE, judged, p_text, row_name
 from medcalib.report.page_templates import environment, script_hash, template_text
 
 Numbers = dict[str, Any]
-HIDDEN = ("root",)  # of the config: where data lies on one machine
 
 
 def page_html(results: Numbers, title: str = "Comparison of calibration methods") -> str:
@@ -43,7 +42,7 @@ def _flat(value: Numbers, prefix: str = "") -> list[tuple[str, Any]]:
     """Nested options as dotted names, without what is null or empty."""
     found: list[tuple[str, Any]] = []
     for key, entry in value.items():
-        if key in HIDDEN or entry is None or entry in ({}, []):
+        if entry is None or entry in ({}, []):
             continue
         name = f"{prefix}{key}"
         found += _flat(entry, f"{name}.") if isinstance(entry, dict) else [(name, entry)]

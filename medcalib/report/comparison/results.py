@@ -23,6 +23,7 @@ from medcalib.report.comparison.verdicts import verdicts
 
 Array = NDArray[np.float64]
 Numbers = dict[str, Any]
+PLACES = ("root", "cache_dir")  # keys of a config
 VERSION = 1
 EXPLANATION = {
     "value": "mean over the seeds whose number is defined, n_seeds of them",
@@ -163,7 +164,7 @@ def _references(study: Study, per_column: Numbers) -> list[Numbers]:
 
 def _plan(plan: Plan) -> Numbers:
     return {
-        "config": plan.config,
+        "config": _without_places(plan.config),
         "methods": plan.methods,
         "seeds": list(plan.seeds),
         "calibrators": list(plan.calibrators),
@@ -171,6 +172,14 @@ def _plan(plan: Plan) -> Numbers:
         "weights": plan.weights,
         "reference": plan.reference,
         "references": plan.references,
+    }
+
+
+def _without_places(config: Numbers) -> Numbers:
+    """Results travel; where data and caches lie on one machine does not."""
+    return {
+        name: {key: value for key, value in part.items() if key not in PLACES} if isinstance(part, dict) else part
+        for name, part in config.items()
     }
 
 
