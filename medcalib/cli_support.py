@@ -124,5 +124,5 @@ LOSS_SYMBOLS = (
 def loss_text(loss: dict[str, Any]) -> str:
     """A method of `medcalib losses` for the terminal."""
     defaults = ", ".join(f"{key}={value}" for key, value in loss["defaults"].items())
-    lines = [f"{loss['name']:<16}{loss['equation']}", defaults, loss["reference"]]
+    lines = [f"{loss['name']:<16}{loss['equation']}", defaults, loss["reference"], loss["note"]]
     return "\n".join([lines[0], *(textwrap.indent(textwrap.fill(line, 100), " " * 16) for line in lines[1:] if line)])

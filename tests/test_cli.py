@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import REPOSITORY
 from tiny import SHORTEST
 
 from medcalib.config.bundled import bundled
@@ -205,3 +206,12 @@ def test_the_committed_schema_is_the_code_s() -> None:
 
     stored = json.loads((bundled()["acdc"].parent / "medcalib.schema.json").read_text())
     assert stored == json_schema(), "run `make schema`"
+
+
+def test_losses_say_what_a_study_found_of_their_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    from medcalib.losses import RECIPES
+
+    noted = [name for name, recipe in RECIPES.items() if recipe.note]
+    assert noted == ["acls", "mbls", "cals_alm", "nacl", "crac"]
+    rows = (REPOSITORY / "docs/results/methods.md").read_text("utf-8").split("## Defaults")[1].split("## The search")[0]
+    assert all(f"`{name}`" in rows for name in noted)

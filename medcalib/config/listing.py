@@ -40,6 +40,7 @@ def list_losses(wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
             "equation": recipe.equation,
             "defaults": {key: p.default for key, p in losses.parameters(name).items()},
             "reference": "; ".join(citations.short(key) for key in recipe.cite),
+            "note": recipe.note,
             "cite": list(recipe.cite),
         }
         for name, recipe in losses.RECIPES.items()
