@@ -24,7 +24,7 @@ test-gpu: $(READY)
 
 # every fault of tests/fault_list.py, the slow ones too; writes docs/reliability.md
 reliability: $(READY)
-	$(BIN)/python -m pytest -m fault -o faulthandler_timeout=0 --faults build/faults.json; code=$$?; \
+	$(BIN)/python -m pytest -m fault -o faulthandler_timeout=0 --faults=build/faults.json; code=$$?; \
 	$(BIN)/python docs/reliability.py build/faults.json; exit $$code
 
 # 2,000 cases scored while processes are killed at random moments, against an undisturbed run: some 15 minutes alone

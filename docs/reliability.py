@@ -1,6 +1,6 @@
 """Write docs/reliability.md: which fault is checked by which test, and what came out.
 
-    pytest -m fault --faults build/faults.json; python docs/reliability.py build/faults.json
+    pytest -m fault --faults=build/faults.json; python docs/reliability.py build/faults.json
 
 The words around the table are in docs/reliability.in.md, where `<!-- table -->` stands for it.
 """
