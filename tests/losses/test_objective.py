@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import check_infinite_ignored, random_batch
 from monai.data import MetaTensor
 
@@ -228,3 +229,12 @@ def test_a_batch_is_remembered_until_it_is_observed() -> None:
     with pytest.raises(RuntimeError, match="no batch is remembered"):
         found.observe_remembered()
     losses.build("ce", 3).observe_remembered()  # nothing learns, so there is nothing to remember
+
+
+@pytest.mark.parametrize("weight", [0.25, 1.0, 3.0])
+def test_a_part_is_its_weight_times_its_term(weight: float) -> None:
+    logits, labels = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.ones(1, 4, 4).long()
+    parts = losses.build_terms([("cross_entropy", 1.0, {}), ("dice", weight, {})], 3).parts(logits, labels)
+    dice = losses.build("dice", 3)(logits, labels)
+    assert parts["dice"].item() == pytest.approx(weight * dice.item(), rel=1e-6)
+    assert parts["cross_entropy"].item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)

@@ -135,13 +135,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="only mutants whose module:line has this text")
+    parser.add_argument("--only", default="", help="only mutants whose module:line has this regular expression")
     options = parser.parse_args()
     os.chdir(REPOSITORY)
     log = REPOSITORY / "build" / "mutants.log"
     log.parent.mkdir(exist_ok=True)
     made = sample(options.sample, options.seed)
-    made = [(path, wrong) for path, wrong in made if options.only in f"{dotted(path)}:{wrong.line}"]
+    made = [(path, wrong) for path, wrong in made if re.search(options.only, f"{dotted(path)}:{wrong.line}")]
     path = made[0][0]
     if trial(tests_of(path), log, _Wrong(dotted(path), path, path.read_text("utf-8"))) != "survived":
         sys.exit(f"a module without a mutant fails its tests, see {log}")
