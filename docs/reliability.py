@@ -34,9 +34,11 @@ def table(results: Results) -> str:
 def row(number: int, tests: dict[str, dict[str, object]]) -> str:
     """One line: number, fault, expectation, the test functions, and the outcomes with what was measured."""
     functions = dict.fromkeys(node.split("[")[0] for node in tests)
-    links = "<br>".join(f"[{name.split('::')[-1]}](../{name.split('::')[0]})" for name in functions) or "none"
+    links = (
+        "<br>".join(f"[{name.split('::')[-1]}](../{name.split('::')[0]})" for name in functions) or "not in this run"
+    )
     outcomes = Counter(str(test["outcome"]) for test in tests.values())
-    result = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "not checked"
+    result = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "not in this run"
     measured = dict.fromkeys(str(value) for test in tests.values() for value in test["measured"])  # type: ignore[attr-defined]
     fault = FAULTS[number]
     return f"| {number} | {fault.what} | {fault.expected} | {links} | {'<br>'.join([result, *measured])} |"
@@ -47,7 +49,7 @@ def summary(results: Results) -> str:
     outcomes = Counter(str(test["outcome"]) for tests in results.values() for test in tests.values())
     checked = sum(bool(results.get(str(number))) for number in FAULTS)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    return f"{checked} of {len(FAULTS)} faults have tests; of these tests {counts}."
+    return f"{checked} of {len(FAULTS)} faults took part in the run that this page shows (`make reliability` runs all; each fault has tests); of these tests {counts}."
 
 
 def main() -> None:
