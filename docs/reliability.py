@@ -45,11 +45,11 @@ def row(number: int, tests: dict[str, dict[str, object]]) -> str:
 
 
 def summary(results: Results) -> str:
-    """How many faults have tests, and how these ended."""
+    """How many faults took part in the run, and how their tests ended."""
     outcomes = Counter(str(test["outcome"]) for tests in results.values() for test in tests.values())
     checked = sum(bool(results.get(str(number))) for number in FAULTS)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-    return f"{checked} of {len(FAULTS)} faults took part in the run that this page shows (`make reliability` runs all; each fault has tests); of these tests {counts}."
+    return f"In the run that this page shows {checked} of {len(FAULTS)} faults took part; of their tests {counts}."
 
 
 def main() -> None:
