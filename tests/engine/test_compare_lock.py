@@ -25,6 +25,7 @@ def dead() -> int:
     return process.pid
 
 
+@pytest.mark.fault(77)
 def test_one_owner_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with held(path):
