@@ -18,8 +18,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
 from medcalib.config.messages import dotted, explain, shown
-from medcalib.config.reader import KeyPath, Source, parse_yaml, printable, read_yaml
+from medcalib.config.reader import KeyPath, Source, parse_yaml, read_yaml
 from medcalib.errors import ConfigError
+from medcalib.plain import one_line
 
 if TYPE_CHECKING:
     from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
@@ -110,9 +111,9 @@ def _frozen(value: Any) -> Any:
 
 def _override(source: Source, text: str) -> None:
     key, equals, value = text.partition("=")
-    name = f"--set {printable(key)}"
+    name = f"--set {one_line(key)}"
     if not equals or not all(part.strip() for part in key.split(".")):
-        raise ConfigError(f"--set {printable(text)}: expected key=value, such as --set train.epochs=5")
+        raise ConfigError(f"--set {one_line(text)}: expected key=value, such as --set train.epochs=5")
     parsed: Any = parse_yaml(value, name).data if value.strip() else None
     _put(source, tuple(key.strip().split(".")), parsed, name)
 

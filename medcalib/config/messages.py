@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from medcalib.config.reader import KeyPath, Source, printable
+from medcalib.config.reader import KeyPath, Source
+from medcalib.plain import one_line
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -64,7 +65,7 @@ def dotted(path: KeyPath) -> str:
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return printable(text) or "config"
+    return one_line(text) or "config"
 
 
 def _message(entry: Any, model: type[BaseModel]) -> str:
@@ -124,7 +125,7 @@ def _did_you_mean(name: Any, known: Sequence[str]) -> str:
 def shown(value: Any) -> str:
     """A value as a config would write it, shortened."""
     text = f"text {value!r}" if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = printable(text)
+    text = one_line(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

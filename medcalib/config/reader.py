@@ -25,6 +25,7 @@ from ruamel.yaml.events import (
 )
 
 from medcalib.errors import ConfigError
+from medcalib.plain import one_line
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
@@ -86,9 +87,9 @@ def parse_yaml(text: str, name: str) -> Source:
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         if reason.endswith("but got '{'"):  # a file pattern such as {case}.nii.gz inside [ ] or { }
             reason += "; put text that holds braces in quotes"
-        raise ConfigError(f"{where}: not valid YAML: {printable(reason)}") from None
+        raise ConfigError(f"{where}: not valid YAML: {one_line(reason)}") from None
     except ValueError as error:  # control characters, for example
-        raise ConfigError(f"{name}: not valid YAML: {printable(str(error).splitlines()[0])}") from None
+        raise ConfigError(f"{name}: not valid YAML: {one_line(str(error).splitlines()[0])}") from None
     return source
 
 
@@ -178,12 +179,7 @@ class _Builder:
         return f"{self.source.name}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
 
     def _error(self, event: Any, message: str) -> ConfigError:
-        return ConfigError(f"{self._place(event)}: {printable(message)}")
-
-
-def printable(text: str) -> str:
-    """`text` with control characters, line breaks and the like written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return ConfigError(f"{self._place(event)}: {one_line(message)}")
 
 
 def scalar(text: str) -> Any:

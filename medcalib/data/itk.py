@@ -8,7 +8,6 @@ their headers nothing tells a flipped bit.
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import zlib
 from math import prod
@@ -17,18 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from medcalib.data.detached import refuse_elsewhere
+from medcalib.data.detached import HEADER_BYTES, voxel_file
 from medcalib.data.nifti import TRAILING_BYTES, Volume
 from medcalib.data.nifti_header import MAX_VOXELS
 from medcalib.errors import DataError
 
 FORMATS = (".mha", ".mhd", ".nrrd")
-_HEADER_BYTES = 1 << 16
 _PIECE = 1 << 20
 _COMPRESSED = re.compile(rb"CompressedData\s*=\s*[Tt1]")
-_DATA_FILE = re.compile(rb"^ElementDataFile\s*=\s*([^\r\n]+)", re.MULTILINE)
 _ENCODING = re.compile(rb"^encoding:\s*(\S+)", re.MULTILINE)
-_DETACHED = re.compile(rb"^data ?file:", re.MULTILINE)
 _END = re.compile(rb"\r?\n\r?\n")
 
 
@@ -36,7 +32,7 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
     """Read a MetaImage or NRRD file of three axes. `dtype=None` keeps the stored type. Raises `DataError`."""
     import SimpleITK as sitk  # noqa: N813 - its documented name
 
-    refuse_elsewhere(path)
+    voxels = voxel_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -48,7 +44,7 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
             )
         if prod(size) > MAX_VOXELS:
             raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
-        _verify(path, prod(size) * sitk.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
+        _verify(path, voxels, prod(size) * sitk.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
         image = reader.Execute()
     except RuntimeError as error:
         raise DataError("unreadable", f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
@@ -63,37 +59,29 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
     return Volume(array if dtype is None else array.astype(dtype), placed)
 
 
-def _verify(path: Path, expected: int) -> None:
+def _verify(path: Path, voxels: Path, expected: int) -> None:
     """Refuse a file that cannot hold `expected` bytes of voxels, or whose damage cannot be noticed."""
     with path.open("rb") as stream:
-        start = stream.read(_HEADER_BYTES)
+        start = stream.read(HEADER_BYTES)
         if path.suffix.lower() != ".nrrd":
             if _COMPRESSED.search(start):
                 raise _unverifiable(path, "compressed MetaImage")
-            _require_bytes(_data_file(path, start), expected)
+            _require_bytes(voxels, expected)
             return
         end, encoding = _END.search(start), _ENCODING.search(start)
         if end is None or encoding is None or encoding.start() > end.start():
-            raise DataError("unreadable", f"{path} has no NRRD header of less than {_HEADER_BYTES:,} bytes")
-        detached = _DETACHED.search(start[: end.end()])
-        if encoding[1] in (b"gzip", b"gz") and not detached:
+            raise DataError("unreadable", f"{path} has no NRRD header of less than {HEADER_BYTES:,} bytes")
+        if encoding[1] in (b"gzip", b"gz"):
             stream.seek(end.end())
             _check_gzip(stream, expected, path)
-        elif encoding[1] not in (b"raw", b"ascii", b"text", b"txt", b"hex"):
-            raise _unverifiable(path, f"NRRD of encoding {encoding[1].decode(errors='replace')[:20]}")
-        elif encoding[1] == b"raw" and not detached:
+        elif encoding[1] == b"raw":
             _require_bytes(path, expected)
-
-
-def _data_file(path: Path, start: bytes) -> Path:
-    """Where the voxels of a MetaImage lie: in the file itself, or in one beside it."""
-    found = _DATA_FILE.search(start)
-    name = os.fsdecode(found[1].strip()) if found else ""
-    return path if name.upper() in ("", "LOCAL") else path.parent / name
+        elif encoding[1] not in (b"ascii", b"text", b"txt", b"hex"):
+            raise _unverifiable(path, f"NRRD of encoding {encoding[1].decode(errors='replace')[:20]}")
 
 
 def _require_bytes(path: Path, expected: int) -> None:
-    """Before memory is taken. A list or pattern of files is left to ITK."""
+    """Before memory is taken; a file that is missing is left to ITK to name."""
     if path.is_file() and (size := path.stat().st_size) < expected:
         raise DataError("truncated", f"{path} has {size:,} bytes, too few for {expected:,} of voxels; copy it again")
 
