@@ -66,9 +66,10 @@ def test_text_that_prints_is_left_alone() -> None:
 
 @pytest.mark.fault(72)
 def test_class_names_and_ids_from_files_stay_in_their_line(tmp_path: Path) -> None:
-    labels = LabelMap.consecutive(("background", *EVIL))
-    probs, label = smooth_case(0, labels.num_classes, (8, 8, 4))
-    for name in ("good", "bad"):
+    probs, label = smooth_case(0, 1 + len(EVIL), (8, 8, 4))
+    printing = [name if name.isprintable() else f"class {k}" for k, name in enumerate(EVIL)]
+    for name, classes in (("good", printing), ("bad", printing), ("unprintable", EVIL)):
+        labels = LabelMap.consecutive(("background", *classes))
         write_volume(tmp_path / "labels" / f"{name}.nii.gz", label.numpy(), LPS)
         write_prediction(tmp_path / "predictions", Case(name, name, ()), probs.numpy(), LPS, labels, {})
     (tmp_path / "predictions" / "bad.nii.gz").rename(tmp_path / "predictions" / "x\nrefused y: forged [z].nii.gz")
@@ -79,7 +80,8 @@ def test_class_names_and_ids_from_files_stay_in_their_line(tmp_path: Path) -> No
     assert "\x1b" not in found.output
     assert not [line for line in lines if line.startswith(("refused case_9", "refused y"))]
     stored = json.loads((tmp_path / "scores" / "scores.json").read_text(encoding="utf-8"))
-    assert list(stored["cases"]["good"]["dice"]) == [*EVIL]  # the file keeps the names as they are
+    assert list(stored["cases"]["good"]["dice"]) == printing  # the file keeps the names as they are
+    assert [line for line in lines if line.startswith("refused unprintable: ") and "printable name" in line]
 
 
 @pytest.mark.fault(72)

@@ -225,7 +225,7 @@ def _check_out(out: Path) -> None:
     """Fail now, not after the fit, where `out` cannot be written, or is no calibrator. `ConfigError`, `OSError`."""
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name a file in it, such as {out / 'temperature.safetensors'}")
-    if out.exists() and out.stat().st_size:
+    if not out.is_symlink() and out.exists() and out.stat().st_size:  # a link is replaced, its target stays
         try:
             load(out)
         except CheckpointError as error:

@@ -73,7 +73,7 @@ def build_report(
 def _check_out(out: Path) -> None:
     """Fail now where `out` cannot be written, or is a file of another kind. Raises `ConfigError`, `OSError`."""
     require_writable(out)
-    if out.exists():
+    if not out.is_symlink() and out.exists():  # a link is replaced, its target stays
         with out.open("rb") as stream:
             start = stream.read(64)
         if start and not start.lstrip().lower().startswith((b"<!doctype html", b"<html")):

@@ -64,13 +64,13 @@ def test_a_cohort_is_the_mean_over_its_cases_where_they_are_not_ignored(tmp_path
 def test_patients_weigh_alike_however_many_cases_they_have(tmp_path: Path) -> None:
     """Two cases of patient A have gaps 0.2 and 0.4, one of B has 0.9: (0.3 + 0.9) / 2. A voxel where only the second
     of A counts holds (0.4 + 0.9) / 2, one where nobody counts holds 0."""
-    valid = np.ones((1, 1, 3), bool)
+    valid = np.ones((3, 1, 1), bool)
     cohort = Cohort()
     pair = write_case(tmp_path, "x", *smooth(0))
     for case, patient, gap, counted in (
         ("a1", "A", 0.2, [1, 0, 0]), ("a2", "A", 0.4, [1, 1, 0]), ("b1", "B", 0.9, [1, 1, 0])
     ):  # fmt: skip
-        valid = np.array(counted, bool)[None, None]
+        valid = np.array(counted, bool)[:, None, None]
         maps = {"gap": (gap * valid).astype(np.float32), "error": valid.astype(np.uint8)}
         cohort.add(replace(pair, case=replace(pair.case, id=case, patient_id=patient)), LPS, maps, valid)
     facts = cohort.write(tmp_path, ["a1", "a2", "b1", "c1"])
