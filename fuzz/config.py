@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import medcalib.config.checks  # noqa: F401 - else it comes with the first config, and counts to it
 from fuzz.harness import attempt, equal
 from medcalib.config import dump, json_schema, load
 from medcalib.config.bundled import bundled

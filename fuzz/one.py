@@ -6,6 +6,7 @@ import importlib
 import resource
 import sys
 import tempfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import atheris
@@ -19,6 +20,9 @@ INSTRUMENTED = ["medcalib", "ruamel", "zipfile"]
 def main() -> None:
     """Run until libFuzzer's limits, or a finding."""
     name, *options = sys.argv[1:]
+    sys.meta_path.sort(
+        key=lambda finder: finder is not PathFinder
+    )  # atheris passes over what an editable install loads
     with atheris.instrument_imports(include=INSTRUMENTED, enable_loader_override=False):
         target = importlib.import_module(f"fuzz.{name}")
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
