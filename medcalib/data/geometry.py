@@ -39,6 +39,18 @@ def is_sheared(affine: Affine) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3)
 
 
+def is_singular(affine: Affine) -> bool:
+    """Whether the affine is not finite, or takes three axes to (nearly) one plane, whatever their scale.
+
+    The determinant alone does not tell: axes of 1e34 and 1 mm that are all but parallel can have 1.
+    """
+    if not np.isfinite(affine).all():
+        return True
+    with np.errstate(over="ignore"):
+        volume, edges = abs(np.linalg.det(affine[:3, :3])), np.prod(voxel_sizes(affine))
+    return bool(volume < 1e-12 or volume <= 1e-6 * edges)
+
+
 def usable_affine(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Affine, tuple[str, ...]]:
     """The affine to trust and the codes of what was wrong: sform first, then qform, then pixdim.
 
@@ -50,7 +62,7 @@ def usable_affine(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Affi
     found = []
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
         found.append(NO_CODES)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if is_singular(affine):
         raise DataError("bad_affine", f"{path} has a singular or non-finite affine: {affine[:3].tolist()}")
     if (zooms > 0).all() and np.isfinite(zooms).all():
         affine, repaired = _reconciled(affine, zooms, path)

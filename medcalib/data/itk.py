@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from medcalib.data.detached import HEADER_BYTES, voxel_file
+from medcalib.data.geometry import is_singular
 from medcalib.data.nifti import TRAILING_BYTES, Volume
 from medcalib.data.nifti_header import MAX_VOXELS
 from medcalib.errors import DataError
@@ -54,7 +55,7 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
     affine[:3, 3] = image.GetOrigin()
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world is LPS
     placed = to_ras @ affine
-    if not np.isfinite(placed).all() or abs(np.linalg.det(placed[:3, :3])) < 1e-12:
+    if is_singular(placed):
         raise DataError("bad_affine", f"{path} has a singular or non-finite affine: {placed[:3].tolist()}")
     return Volume(array if dtype is None else array.astype(dtype), placed)
 

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from medcalib.data.geometry import (
     corner_distance_mm,
     is_sheared,
+    is_singular,
     on_same_grid,
     orientation,
     reoriented,
@@ -134,3 +135,22 @@ def test_one_real_volume_in_eight_orders_is_one_volume(real: Path, code: str) ->
     other = read_volume(real / f"defects/orientation/{code}.nii.gz")
     assert orientation(other.affine) == code
     assert_array_equal(on_same_grid(other.array, other.affine, ras.affine, ras.array.shape, code), ras.array)
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize(
+    ("axes", "singular"),
+    [
+        (np.eye(3), False),
+        (np.diag([1e-3, 1e3, 1]), False),
+        ([[1, 0.9, 0], [0, 0.1, 0], [0, 0, 1]], False),  # sheared to the tenth of a right angle
+        (np.diag([1, 0, 1]), True),
+        (np.diag([1, np.nan, 1]), True),
+        (np.diag([1, np.inf, 1]), True),
+        ([[1, 0, 0], [0, 1, 0], [1e34, 0, 1]], True),  # its determinant is 1, two of its axes are parallel
+    ],
+)
+def test_axes_in_a_plane_are_singular_whatever_their_scale(axes: object, singular: bool) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = axes
+    assert is_singular(affine) is singular
