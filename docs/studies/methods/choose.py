@@ -1,6 +1,6 @@
 """The options of each method with the lowest ECE on the validation cases, as arguments of `medcalib compare`.
 
-    python3 choose.py SEARCH      the folder that `medcalib compare --split val` wrote
+    python3 choose.py SEARCH [LABEL ...]     the folder that `medcalib compare --split val` wrote; only these labels
 
 The rule, for each method and each of two regions: the lowest pooled ECE of the region among the options whose Dice is
 at most 0.005 below that of ce. `<method>_pf` is chosen by the region of what is predicted (pred_foreground),
@@ -40,8 +40,10 @@ def choose(search: Path) -> dict[str, dict[str, object]]:
 
 def main() -> None:
     """Print one argument a line."""
+    wanted = sys.argv[2:]
     for label, options in choose(Path(sys.argv[1])).items():
-        sys.stdout.write(f"--method\n{label}={json.dumps(options)}\n")
+        if not wanted or label in wanted:
+            sys.stdout.write(f"--method\n{label}={json.dumps(options)}\n")
 
 
 if __name__ == "__main__":
