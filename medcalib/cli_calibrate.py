@@ -31,26 +31,36 @@ OptionalLabels = Annotated[
     typer.Option(help="Reference labels: the dataset folder with --config, else a folder of <case>.nii.gz."),
 ]
 
+File = Annotated[Path, typer.Option(help="File to write, such as temperature.safetensors.")]
+Run = Annotated[Path | None, typer.Argument(help="A run folder: fits on its validation split.")]
+HeldOut = Annotated[
+    Path | None, typer.Option(help="In place of a run: held-out predictions of any tool, with --labels.")
+]
+Method = Annotated[str, typer.Option(help="See `medcalib calibrators`.")]
+MethodOptions = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the method: gamma=0. Repeatable.")
+]
+Voxels = Annotated[int, typer.Option(min=0, help="Voxels of each case, drawn at random; 0: all.")]
+Region = Annotated[
+    str, typer.Option(help="Voxels to fit on: all, foreground, gt_foreground, pred_foreground, boundary.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of sample and folds; the run's unless given.")]
+Folds = Annotated[
+    int, typer.Option(min=0, help="Also fit without each of so many parts of the patients (cross-fitting).")
+]
+
 
 def calibrate(
-    out: Annotated[Path, typer.Option(help="File to write, such as temperature.safetensors.")],
-    run: Annotated[Path | None, typer.Argument(help="A run folder: fits on its validation split.")] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="In place of a run: held-out predictions of any tool, with --labels.")
-    ] = None,
+    out: File,
+    run: Run = None,
+    predictions: HeldOut = None,
     labels: OptionalLabels = None,
-    method: Annotated[str, typer.Option(help="See `medcalib calibrators`.")] = "temperature",
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the method: gamma=0. Repeatable.")
-    ] = None,
-    voxels: Annotated[int, typer.Option(min=0, help="Voxels of each case, drawn at random; 0: all.")] = 100_000,
-    region: Annotated[
-        str, typer.Option(help="Voxels to fit on: all, foreground, gt_foreground, pred_foreground, boundary.")
-    ] = "all",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of sample and folds; the run's unless given.")] = None,
-    folds: Annotated[
-        int, typer.Option(min=0, help="Also fit without each of so many parts of the patients (cross-fitting).")
-    ] = 0,
+    method: Method = "temperature",
+    option: MethodOptions = None,
+    voxels: Voxels = 100_000,
+    region: Region = "all",
+    seed: Seed = None,
+    folds: Folds = 0,
     weights: Weights = "best",
     data: Data = None,
     config: OptionalConfig = None,

@@ -15,45 +15,55 @@ if TYPE_CHECKING:
 
 _OWN = ("loss", "train.seed", "train.device")
 
+Folder = Annotated[Path, typer.Option(help="Folder of the comparison; the same command goes on there.")]
+Config = Annotated[
+    str | None, typer.Argument(help="A YAML config, or the name of a shipped one; not needed with --table.")
+]
+Losses = Annotated[
+    str | None, typer.Option(help="Losses, as in ce,mbls,nacl; their options are the config's, else defaults.")
+]
+Method = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LABEL=LOSS", help="A method of yours: 'mbls5={name: mbls, margin: 5}'. Repeatable."),
+]
+Sweep = Annotated[
+    list[str] | None,
+    typer.Option(metavar="METHOD.OPTION=VALUES", help="One method a value: mbls.margin=1,5,10. Repeatable."),
+]
+Seeds = Annotated[str | None, typer.Option(help="Of the trainings, as in 0,1,2; the split stays. [default: 0]")]
+Calibrators = Annotated[
+    str | None, typer.Option(help="Also repair every network by these, fitted on its validation cases.")
+]
+Split = Annotated[
+    Literal["test", "val"] | None,
+    typer.Option(help="Cases that are scored; calibrators of val are cross-fitted. [default: test]"),
+]
+Weights = Annotated[Literal["best", "last"] | None, typer.Option(help="[default: best]")]
+Devices = Annotated[str | None, typer.Option(help="cpu, or cuda:0,cuda:1; the config's unless given.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Cells at once on each device.")]
+Part = Annotated[str | None, typer.Option(metavar="i/N", help="Do only part i of N, from 0/N to N-1/N, into one OUT.")]
+Keep = Annotated[Literal["predictions"] | None, typer.Option(help="Keep the predictions too.")]
+Reference = Annotated[str | None, typer.Option(help="Method that the others are compared to; the first unless given.")]
+OnlyTable = Annotated[bool, typer.Option("--table", help="Only write the table of what is there.")]
+
 
 def compare(
-    out: Annotated[Path, typer.Option(help="Folder of the comparison; the same command goes on there.")],
-    config: Annotated[
-        str | None, typer.Argument(help="A YAML config, or the name of a shipped one; not needed with --table.")
-    ] = None,
+    out: Folder,
+    config: Config = None,
     data: Data = None,
-    losses: Annotated[
-        str | None, typer.Option(help="Losses, as in ce,mbls,nacl; their options are the config's, else defaults.")
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=LOSS", help="A method of yours: 'mbls5={name: mbls, margin: 5}'. Repeatable."),
-    ] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="METHOD.OPTION=VALUES", help="One method a value: mbls.margin=1,5,10. Repeatable."),
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option(help="Of the trainings, as in 0,1,2; the split stays. [default: 0]")
-    ] = None,
-    calibrators: Annotated[
-        str | None, typer.Option(help="Also repair every network by these, fitted on its validation cases.")
-    ] = None,
-    split: Annotated[
-        Literal["test", "val"] | None,
-        typer.Option(help="Cases that are scored; calibrators of val are cross-fitted. [default: test]"),
-    ] = None,
-    weights: Annotated[Literal["best", "last"] | None, typer.Option(help="[default: best]")] = None,
-    devices: Annotated[str | None, typer.Option(help="cpu, or cuda:0,cuda:1; the config's unless given.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Cells at once on each device.")] = 1,
-    shard: Annotated[
-        str | None, typer.Option(metavar="i/N", help="Do only part i of N, from 0/N to N-1/N, into one OUT.")
-    ] = None,
-    keep: Annotated[Literal["predictions"] | None, typer.Option(help="Keep the predictions too.")] = None,
-    reference: Annotated[
-        str | None, typer.Option(help="Method that the others are compared to; the first unless given.")
-    ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Only write the table of what is there.")] = False,
+    losses: Losses = None,
+    method: Method = None,
+    sweep: Sweep = None,
+    seeds: Seeds = None,
+    calibrators: Calibrators = None,
+    split: Split = None,
+    weights: Weights = None,
+    devices: Devices = None,
+    jobs: Jobs = 1,
+    shard: Part = None,
+    keep: Keep = None,
+    reference: Reference = None,
+    table: OnlyTable = False,
     set_: Set = None,
     as_json: AsJson = False,
 ) -> int:

@@ -20,6 +20,26 @@ from medcalib.cli_support import (
 )
 from medcalib.errors import ConfigError, Exit
 
+WindowMm = Annotated[
+    float | None, typer.Option(help="Edge of the window of the local gap, in mm; 9 when nothing is said.")
+]
+WindowVoxels = Annotated[
+    str | None,
+    typer.Option(metavar="N or I,J,K", help="The window in odd voxels instead: 5, or 5,5,1 for the array axes."),
+]
+Maps = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Only these, by commas: confidence, entropy, error, gap, true_gap, label, prediction, region.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Probability and gap of these classes, too, by commas; or all."),
+]
+Cohort = Annotated[bool, typer.Option("--cohort", help="Also the mean over patients; all cases must lie on one grid.")]
+
 
 def maps(
     predictions: Predictions,
@@ -27,27 +47,11 @@ def maps(
     out: Out,
     config: OptionalConfig = None,
     set_: Set = None,
-    window_mm: Annotated[
-        float | None, typer.Option(help="Edge of the window of the local gap, in mm; 9 when nothing is said.")
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(metavar="N or I,J,K", help="The window in odd voxels instead: 5, or 5,5,1 for the array axes."),
-    ] = None,
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Only these, by commas: confidence, entropy, error, gap, true_gap, label, prediction, region.",
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Probability and gap of these classes, too, by commas; or all."),
-    ] = None,
-    cohort: Annotated[
-        bool, typer.Option("--cohort", help="Also the mean over patients; all cases must lie on one grid.")
-    ] = False,
+    window_mm: WindowMm = None,
+    window: WindowVoxels = None,
+    maps: Maps = None,
+    classes: Classes = None,
+    cohort: Cohort = False,
     logits: Logits = False,
     assume_orientation: AssumeOrientation = False,
     as_json: AsJson = False,

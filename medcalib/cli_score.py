@@ -22,6 +22,19 @@ from medcalib.cli_support import (
 )
 from medcalib.errors import ConfigError, Exit
 
+Workers = Annotated[int, typer.Option(min=1, help="Processes; any number gives the same bytes.")]
+Part = Annotated[
+    str | None,
+    typer.Option(metavar="i/N", help="Score only part i of N, from 0/N to N-1/N; `merge` makes the whole."),
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Score anew what an earlier run has finished.")]
+Strict = Annotated[bool, typer.Option("--strict", help="End at the first refused case.")]
+Protocols = Annotated[list[str] | None, typer.Option(help="Also reproduce a published evaluation. Repeatable.")]
+Masks = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=FOLDER", help="Also score a region of yours: <case>.nii.gz in FOLDER. Repeatable."),
+]
+
 
 def score(
     predictions: Predictions,
@@ -29,20 +42,12 @@ def score(
     out: Out,
     config: OptionalConfig = None,
     set_: Set = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; any number gives the same bytes.")] = 1,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="i/N", help="Score only part i of N, from 0/N to N-1/N; `merge` makes the whole."),
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Score anew what an earlier run has finished.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="End at the first refused case.")] = False,
-    protocol: Annotated[
-        list[str] | None, typer.Option(help="Also reproduce a published evaluation. Repeatable.")
-    ] = None,
-    mask: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=FOLDER", help="Also score a region of yours: <case>.nii.gz in FOLDER. Repeatable."),
-    ] = None,
+    workers: Workers = 1,
+    shard: Part = None,
+    fresh: Fresh = False,
+    strict: Strict = False,
+    protocol: Protocols = None,
+    mask: Masks = None,
     logits: Logits = False,
     assume_orientation: AssumeOrientation = False,
     as_json: AsJson = False,

@@ -113,9 +113,7 @@ def calibrate_predictions(
     _check_out(out)
     data = None if config is None else config.data
     chosen = FitOptions(method, options or {}, sampling or Sampling(), folds)
-    index = read_json(predictions / INDEX) if (predictions / INDEX).is_file() else {}
-    if index.get("split") == "train":
-        raise ConfigError(f"{predictions} holds predictions of the training split; fit on cases that were held out")
+    index = _index_of_held_out(predictions)
     pairs, refused, _ = paired(predictions, labels, data)
     score = ScoreConfig() if config is None else config.score
     samples: list[Sample] = []
@@ -124,9 +122,7 @@ def calibrate_predictions(
     for pair in _told(pairs):
         try:
             label_map = labels_for(pair.prediction, None if data is None else data.label_map)
-            what = what or _method(chosen, label_map.num_classes, score)
-            if what.build().image_channels:
-                raise ConfigError("image_channels needs the images of a run; predictions come without them")
+            what = what or _without_images(_method(chosen, label_map.num_classes, score))
             volume = _of_pair(pair, label_map, assume_logits=assume_logits, assume_orientation=assume_orientation)
         except DataError as error:
             message = without_folders(str(error), predictions, labels)
@@ -136,11 +132,32 @@ def calibrate_predictions(
     if what is None or label_map is None or not samples:
         listed = "; ".join(f"{entry['case']}: {entry['message']}" for entry in refused[:3])
         raise DataError("no_prediction", f"no case of {predictions} can be fitted on ({listed or 'no prediction'})")
-    source = index.get("method", {})
-    origin = {"source": "predictions", "weights_sha256": source.get("weights_sha256"), "split": index.get("split")}
-    origin |= {"dataset": index.get("dataset"), "method": source.get("name", predictions.name)}
-    fitted = _saved(str(predictions), out, what, samples, chosen, label_map, origin)
+    fitted = _saved(str(predictions), out, what, samples, chosen, label_map, _origin(index, predictions))
     return fitted, sorted(refused, key=lambda entry: entry["case"])
+
+
+def _index_of_held_out(predictions: Path) -> dict[str, Any]:
+    index = read_json(predictions / INDEX) if (predictions / INDEX).is_file() else {}
+    if index.get("split") == "train":
+        raise ConfigError(f"{predictions} holds predictions of the training split; fit on cases that were held out")
+    return index
+
+
+def _origin(index: Mapping[str, Any], predictions: Path) -> dict[str, Any]:
+    """What is known of where the predictions come from."""
+    source = index.get("method", {})
+    known = {
+        "dataset": index.get("dataset"),
+        "split": index.get("split"),
+        "method": source.get("name", predictions.name),
+    }
+    return {"source": "predictions", "weights_sha256": source.get("weights_sha256"), **known}
+
+
+def _without_images(method: Method) -> Method:
+    if method.build().image_channels:
+        raise ConfigError("image_channels needs the images of a run; predictions come without them")
+    return method
 
 
 def _method(chosen: FitOptions, num_classes: int, score: ScoreConfig) -> Method:

@@ -63,11 +63,11 @@ def score_case(
     channels = channels_of(class_names, composites or {}, activation, groups)
     labels = checked_labels(labels, len(class_names), ignore_index)
     masks = checked_masks(masks or {}, labels.shape, (*REGIONS, *CASE_KEYS))
-    probs = whole(probs) if protocols else probs
     names = _region_names(regions)
     spacing = spacing_mm[: labels.ndim]
     near = near_surface(labels, spacing, boundary_mm, ignore_index) if "boundary" in names else None
     case = Case(labels, channels, activation, names, masks, near, posterior, ignore_index)
+    probs = whole(probs) if protocols else probs
     counted = count(probs, case)
     labelled = channels.labelled(class_names, labelled_classes)
     overlap = counted.overlap()

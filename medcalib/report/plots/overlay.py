@@ -46,11 +46,7 @@ def plot_overlay(
     """
     from matplotlib.cm import ScalarMappable
 
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    for name, other in (("image", image), ("label", label)):
-        if other is not None and other.shape != plane.shape:
-            raise ValueError(f"{name} has shape {other.shape}, the map {plane.shape}; cut both alike")
+    _check(kind, plane, image=image, label=label)
     colors, low, high, text = KINDS[kind]
     values = np.ma.masked_invalid(np.asarray(plane, np.float64))
     ax = new_axes(4.2, 3.6) if ax is None else ax
@@ -59,21 +55,27 @@ def plot_overlay(
         ax.imshow(image, cmap="gray", aspect=aspect, interpolation="nearest")
         if kind == "error":
             values = np.ma.masked_equal(values, 0)
-    shown = ax.imshow(
-        values,
-        cmap=colors,
-        vmin=low,
-        vmax=high,
-        aspect=aspect,
-        interpolation="nearest",
-        alpha=1.0 if image is None else alpha,
-    )
+    share = 1.0 if image is None else alpha
+    shown = ax.imshow(values, colors, aspect=aspect, interpolation="nearest", alpha=share, vmin=low, vmax=high)
     if label is not None:
-        for k in np.unique(label[(label > 0) & (label != 255)]):
-            ax.contour(label == k, levels=[0.5], colors="black", linewidths=2.0)
-            ax.contour(label == k, levels=[0.5], colors=OUTLINE, linewidths=0.9)
+        _outline(ax, label)
     ax.set_axis_off()
     ax.set_title(plain(title), fontsize=9.5, loc="left")
     opaque = ScalarMappable(shown.norm, shown.cmap)  # the bar shows the map's own colors, not their mix with the paper
     ax.figure.colorbar(opaque, cax=ax.inset_axes((1.03, 0, 0.05, 1)), label=text)
     return ax
+
+
+def _check(kind: str, plane: Plane, **others: Plane | None) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    for name, other in others.items():
+        if other is not None and other.shape != plane.shape:
+            raise ValueError(f"{name} has shape {other.shape}, the map {plane.shape}; cut both alike")
+
+
+def _outline(ax: Axes, label: Plane) -> None:
+    """Each class but background and ignored voxels, readable on light and dark colors."""
+    for k in np.unique(label[(label > 0) & (label != 255)]):
+        ax.contour(label == k, levels=[0.5], colors="black", linewidths=2.0)
+        ax.contour(label == k, levels=[0.5], colors=OUTLINE, linewidths=0.9)

@@ -45,21 +45,20 @@ def plot_mean_ranks(
         y = -0.5 * (k + 0.8)
         ax.plot([min(ends) - 0.02, max(ends) + 0.02], [y, y], color=COLORS[1], lw=3, solid_capstyle="butt")
     if critical_difference is not None:
-        height = 0.34 / ROW  # above the numbers of the axis
-        shown = min(critical_difference, last - 1.0)
-        ax.plot([1, 1 + shown], [height, height], color=INK, lw=1.2, marker="|", ms=7, clip_on=False)
-        more = "" if shown == critical_difference else " (wider than the axis)"
-        ax.text(
-            1 + shown,
-            height,
-            f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}critical difference {critical_difference:.2f}{more}",
-            va="center",
-            fontsize=8,
-        )
+        _critical_difference(ax, critical_difference, last)
     _axis(ax, last, depth + half)
     if title:
         ax.set_title(plain(title), fontsize=9.5, loc="left", pad=44)
     return ax
+
+
+def _critical_difference(ax: Axes, difference: float, last: int) -> None:
+    """Its length, above the numbers of the axis."""
+    height, shown = 0.34 / ROW, min(difference, last - 1.0)
+    ax.plot([1, 1 + shown], [height, height], color=INK, lw=1.2, marker="|", ms=7, clip_on=False)
+    more = "" if shown == difference else " (wider than the axis)"
+    text = f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}critical difference {difference:.2f}{more}"
+    ax.text(1 + shown, height, text, va="center", fontsize=8)
 
 
 def _axis(ax: Axes, last: int, depth: float) -> None:
