@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from medcalib.metrics.calibration import CalibrationCounts, Edges
 from medcalib.metrics.intervals import MIN_PATIENTS
@@ -51,7 +51,7 @@ def across_interval(gaps: Array, voxels: Array) -> Across:
         return Across(value, None, None)
     residual = _parts(gaps) - value * voxels
     error = np.sqrt(patients / (patients - 1) * np.square(residual).sum()) / voxels.sum()
-    reach = float(student.ppf(0.975, patients - 1) * error)
+    reach = float(stdtrit(patients - 1, 0.975) * error)
     return Across(value, max(value - reach, 0.0), max(value + reach, 0.0))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # not scipy.stats: it is loaded on first use, which takes nearly a second
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
@@ -47,7 +47,7 @@ def over_patients_at_once(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawn = bootstrap(
+        drawn = scipy.stats.bootstrap(
             (np.arange(patients),),
             resampled,
             vectorized=True,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import scipy  # not scipy.stats: it is loaded on first use, which takes nearly a second
 from numpy.typing import NDArray
-from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
 Array = NDArray[np.float64]
 ALPHA = 0.05
@@ -48,14 +48,14 @@ def friedman(values: Array, *, higher_is_better: bool, alpha: float = ALPHA) -> 
     if methods >= MIN_METHODS and blocks > 1:
         difference = critical_difference(methods, blocks, alpha)
         if (ranks != ranks[:, :1]).any():  # all tied in every block: the statistic divides by 0
-            test = friedmanchisquare(*ranks.T)
+            test = scipy.stats.friedmanchisquare(*ranks.T)
             statistic, p = float(test.statistic), float(test.pvalue)
     return Ranks(tuple(ranks.mean(0).tolist()), blocks, len(values) - blocks, statistic, p, difference, alpha)
 
 
 def block_ranks(values: Array, *, higher_is_better: bool) -> Array:
     """Ranks within each row (blocks, methods), 1 is best, ties share the mean of theirs."""
-    ranks: Array = rankdata(-values if higher_is_better else values, axis=1)
+    ranks: Array = scipy.stats.rankdata(-values if higher_is_better else values, axis=1)
     return ranks
 
 
@@ -68,7 +68,7 @@ def critical_difference(methods: int, blocks: int, alpha: float = ALPHA) -> floa
     """
     if methods < 2 or blocks < 1:
         raise ValueError(f"needs 2 or more methods and 1 or more blocks, got {methods} and {blocks}")
-    q = float(studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
+    q = float(scipy.stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
 
 

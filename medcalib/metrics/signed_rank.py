@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # not scipy.stats: it is loaded on first use, which takes nearly a second
 from numpy.typing import NDArray
-from scipy.stats import rankdata, wilcoxon
 
 Array = NDArray[np.float64]
 ENUMERATED = 13  # up to as many patients, scipy takes all signs where differences tie or are 0
@@ -21,12 +21,12 @@ def signed_rank(first: Array, second: Array) -> tuple[float | None, int]:
         return None, len(differences)
     if len(differences) <= ENUMERATED and len({0.0, *np.abs(differences)}) <= len(differences):
         return _enumerated(differences[differences != 0]), len(differences)
-    return float(wilcoxon(differences).pvalue), len(differences)
+    return float(scipy.stats.wilcoxon(differences).pvalue), len(differences)
 
 
 def _enumerated(differences: Array) -> float:
     """p over all signs, as scipy has it where few patients tie (n of them: 2^n sums), a hundred times as fast."""
-    ranks = rankdata(np.abs(differences))
+    ranks = scipy.stats.rankdata(np.abs(differences))
     signs = np.arange(2 ** len(ranks))[:, None] >> np.arange(len(ranks)) & 1
     sums = signs @ ranks
     seen = ranks[differences > 0].sum()

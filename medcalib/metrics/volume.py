@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from medcalib.metrics.calibration import CalibrationCounts
@@ -52,7 +52,7 @@ class VolumeCounts:
         """
         voxel = prod(spacing_mm) / 1000
         expected = float(from_limbs(*self.expected[channel]))
-        spread = max(expected - float(from_limbs(*self.square[channel])), 0.0) ** 0.5 * float(norm.ppf(0.975))
+        spread = max(expected - float(from_limbs(*self.square[channel])), 0.0) ** 0.5 * float(ndtri(0.975))
         reference, predicted = int(self.reference[channel]), int(self.predicted[channel])
         limits = {
             "independent": (max(expected - spread, 0.0), expected + spread),

@@ -80,6 +80,16 @@ def test_an_objective_is_compiled_as_one_graph(name: str, chosen: str, monkeypat
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
 
 
+def test_the_mark_of_a_constant_is_torch_s() -> None:
+    """`backend` sets it itself, since torch's decorator imports the compiler."""
+
+    def marked() -> None: ...
+
+    marks = vars(torch.compiler.assume_constant_result(marked))
+    assert marks
+    assert marks.items() <= vars(backend._active).items()
+
+
 def test_proportions_are_an_operator() -> None:
     labels = inputs()[1]
     arguments = (labels, 3, [3, 3, 3], "mean", "background", None, 1.0, torch.float32)
