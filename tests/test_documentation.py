@@ -122,6 +122,7 @@ def enter(page: Path, request: pytest.FixtureRequest, patch: pytest.MonkeyPatch)
     text = page.read_text("utf-8")
     if "medcalib calibrate runs/ce" in text and "medcalib train" not in text:
         shutil.copytree(world / "trained", folder / "runs/ce")
+    (folder / "secret.key").write_text("0123456789abcdef")
     if "--labels DATASET" in text:
         (folder / "PRED").symlink_to(world / "predicted")
         (folder / "DATASET").symlink_to(world / "ACDC")

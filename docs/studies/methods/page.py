@@ -1,6 +1,6 @@
-"""Writes the tables of docs/results/methods.md from the CSV files beside it.
+"""Writes the tables of docs/results/methods.md and hearts.md from the CSV files beside them.
 
-python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh wrote; its CSV files are taken over first
+python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh and acdc.sh wrote; its CSV files are taken over first
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "results"
-PAGE, NUMBERS = RESULTS / "methods.md", RESULTS / "methods"
-TAKEN = {"search.csv": "search/cells.csv", "cells.csv": "main/cells.csv", "table.csv": "main/table.csv"}
-RESULT, DIFFERENCES = "main/results.json", "differences.csv"
+PAGES, NUMBERS = (RESULTS / "methods.md", RESULTS / "hearts.md"), RESULTS / "methods"
+STUDIES = {"": "main", "acdc_": "acdc"}  # prefix of the files of numbers: folder of the comparison
+TAKEN = {
+    "search.csv": "search/cells.csv",
+    **{f"{study}{name}": f"{folder}/{name}" for study, folder in STUDIES.items() for name in ("cells.csv", "table.csv")},
+}
 COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
 COLUMNS = {
     "Dice": "dice",
@@ -48,10 +51,10 @@ def search_table() -> list[list[str]]:
     return [head, *([row["method"], *(shown(row[key]) for key in COLUMNS.values())] for row in rows_of("search.csv"))]
 
 
-def main_table(calibrator: str) -> list[list[str]]:
+def main_table(calibrator: str, study: str = "") -> list[list[str]]:
     """One row a method, on the test cases, repaired or not."""
     head = ["method", "seeds", *COLUMNS]
-    rows = [row for row in rows_of("table.csv") if row["calibrator"] == calibrator and row["seeds_done"] != "0"]
+    rows = [row for row in rows_of(f"{study}table.csv") if row["calibrator"] == calibrator and row["seeds_done"] != "0"]
     return [head, *([row["method"], row["seeds_done"], *(_cell(row, name) for name in COLUMNS)] for row in rows)]
 
 
@@ -63,11 +66,11 @@ def _cell(row: Row, name: str) -> str:
     return f"{text} [{shown(row[f'{key} low'])}, {shown(row[f'{key} high'])}]"
 
 
-def differences_table(reference: str) -> list[list[str]]:
+def differences_table(reference: str, study: str = "") -> list[list[str]]:
     """One row a method as trained: what it has more than the reference, with interval and Holm's p."""
     head = ["method", *COMPARED]
     found: dict[str, list[str]] = {}
-    for row in rows_of(DIFFERENCES):
+    for row in rows_of(f"{study}differences.csv"):
         if row["reference"] == reference:
             limits = f"[{_signed(row['low'])}, {_signed(row['high'])}]"
             clear = float(row["low"]) * float(row["high"]) > 0 and row["p_holm"] and float(row["p_holm"]) < 0.05
@@ -80,10 +83,10 @@ def _signed(value: str) -> str:
     return f"{float(value):+.4f}".replace("0.", ".", 1)
 
 
-def write_differences(results: Path) -> None:
+def write_differences(results: Path, study: str) -> None:
     """The paired differences of the networks as trained, from `results.json`."""
     references = json.loads(results.read_text("utf-8"))["references"]
-    with (NUMBERS / DIFFERENCES).open("w", encoding="utf-8", newline="") as file:
+    with (NUMBERS / f"{study}differences.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["reference", "method", "column", "difference", "low", "high", "p_holm", "n_seeds"])
         for reference in references:
@@ -103,6 +106,10 @@ TABLES = {
     "plain": lambda: main_table("none"),
     "temperature": lambda: main_table("temperature"),
     "focal_temperature": lambda: main_table("focal_temperature"),
+    "acdc_plain": lambda: main_table("none", "acdc_"),
+    "acdc_temperature": lambda: main_table("temperature", "acdc_"),
+    "acdc_against_ce": lambda: differences_table("ce", "acdc_"),
+    "acdc_against_dice_ce": lambda: differences_table("dice_ce", "acdc_"),
 }
 
 
@@ -122,12 +129,15 @@ def page(text: str) -> str:
 
 
 def main() -> None:
-    """Take over the numbers of a run, if one is named, and write the page."""
+    """Take over the numbers of a run, if one is named, and write the pages."""
     if len(sys.argv) > 1:
+        run = Path(sys.argv[1])
         for name, source in TAKEN.items():
-            shutil.copyfile(Path(sys.argv[1]) / source, NUMBERS / name)
-        write_differences(Path(sys.argv[1]) / RESULT)
-    PAGE.write_text(page(PAGE.read_text("utf-8")), encoding="utf-8")
+            shutil.copyfile(run / source, NUMBERS / name)
+        for study, folder in STUDIES.items():
+            write_differences(run / folder / "results.json", study)
+    for path in PAGES:
+        path.write_text(page(path.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
