@@ -17,7 +17,9 @@ PAGES, NUMBERS = (RESULTS / "methods.md", RESULTS / "hearts.md"), RESULTS / "met
 STUDIES = {"": "main", "acdc_": "acdc"}  # prefix of the files of numbers: folder of the comparison
 TAKEN = {
     "search.csv": "search/cells.csv",
-    **{f"{study}{name}": f"{folder}/{name}" for study, folder in STUDIES.items() for name in ("cells.csv", "table.csv")},
+    **{
+        f"{study}{name}": f"{folder}/{name}" for study, folder in STUDIES.items() for name in ("cells.csv", "table.csv")
+    },
 }
 COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
 COLUMNS = {
