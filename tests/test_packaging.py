@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY
 
+import medcalib
 from medcalib.ops import _native
 
 SOURCES = REPOSITORY / "medcalib/ops/csrc"
@@ -85,6 +86,13 @@ def check_shipped(names: set[str]) -> None:
     expected |= {path.relative_to(REPOSITORY).as_posix() for path in templates}
     assert expected <= names
     assert not [name for name in names if "csrc" in name]
+
+
+def test_the_version_is_the_last_of_the_changelog_and_the_one_to_cite() -> None:
+    released = re.findall(r"^## \[(\d\S*)\] - (\S+)$", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    citation = (REPOSITORY / "CITATION.cff").read_text("utf-8")
+    cited = re.findall(r"^(?:version|date-released): (\S+)$", citation, re.MULTILINE)
+    assert (medcalib.__version__, released[0][1]) == released[0] == tuple(cited)
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""Writes the tables of docs/results/methods.md and hearts.md from the CSV files beside them.
+"""Writes the tables of docs/results/methods.md from the CSV files beside them.
 
-python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh and acdc.sh wrote; its CSV files are taken over first
+python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh wrote; its CSV files are taken over first
 """
 
 from __future__ import annotations
@@ -13,14 +13,10 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "results"
-PAGES, NUMBERS = (RESULTS / "methods.md", RESULTS / "hearts.md"), RESULTS / "methods"
-STUDIES = {"": "main", "acdc_": "acdc"}  # prefix of the files of numbers: folder of the comparison
-TAKEN = {
-    "search.csv": "search/cells.csv",
-    **{
-        f"{study}{name}": f"{folder}/{name}" for study, folder in STUDIES.items() for name in ("cells.csv", "table.csv")
-    },
-}
+PAGES, NUMBERS = (RESULTS / "methods.md",), RESULTS / "methods"
+STUDIES = {"": "main"}  # prefix of the files of numbers: folder of the comparison
+TAKEN = {"search.csv": "search/cells.csv"}
+TAKEN |= {f"{study}{name}.csv": f"{STUDIES[study]}/{name}.csv" for study in STUDIES for name in ("cells", "table")}
 COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
 COLUMNS = {
     "Dice": "dice",
@@ -47,10 +43,10 @@ def shown(value: str, signs: int = 4) -> str:
     return f"{float(value):.{signs}f}".removeprefix("0") if value else "n/a"
 
 
-def search_table() -> list[list[str]]:
+def search_table(study: str = "") -> list[list[str]]:
     """One row an option of the search, on the validation cases."""
-    head = ["method and options", *COLUMNS]
-    return [head, *([row["method"], *(shown(row[key]) for key in COLUMNS.values())] for row in rows_of("search.csv"))]
+    head, rows = ["method and options", *COLUMNS], rows_of(f"{study}search.csv")
+    return [head, *([row["method"], *(shown(row[key]) for key in COLUMNS.values())] for row in rows)]
 
 
 def main_table(calibrator: str, study: str = "") -> list[list[str]]:
@@ -108,10 +104,6 @@ TABLES = {
     "plain": lambda: main_table("none"),
     "temperature": lambda: main_table("temperature"),
     "focal_temperature": lambda: main_table("focal_temperature"),
-    "acdc_plain": lambda: main_table("none", "acdc_"),
-    "acdc_temperature": lambda: main_table("temperature", "acdc_"),
-    "acdc_against_ce": lambda: differences_table("ce", "acdc_"),
-    "acdc_against_dice_ce": lambda: differences_table("dice_ce", "acdc_"),
 }
 
 
