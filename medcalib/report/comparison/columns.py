@@ -78,7 +78,6 @@ COLUMNS = (
     Column("brier/all", "Brier all", "mean", "brier", "all"),
     Column("nll/all", "NLL all", "mean", "nll", "all"),
 )
-BY_KEY = {column.key: column for column in COLUMNS}
 
 
 def mean_known(values: Sequence[float | None]) -> float:

@@ -14,7 +14,7 @@ from medcalib.errors import DataError
 from medcalib.files import read_json
 from medcalib.metrics.over_seeds import Tables
 from medcalib.report.comparison.columns import COLUMNS, Column
-from medcalib.report.comparison.plan import NONE, Plan
+from medcalib.report.comparison.plan import Plan
 from medcalib.report.comparison.scored import Scored, read_scored
 
 Array = NDArray[np.float64]
@@ -145,8 +145,3 @@ def _checked(entry: Entry, standard: Scored | None) -> Entry:
     else:
         return entry
     return Entry(entry.method, entry.seed, entry.calibrator, "left out", why, entry.cell, None)
-
-
-def is_network(key: RowKey) -> bool:
-    """Whether a row is the network as it is."""
-    return key[1] == NONE
