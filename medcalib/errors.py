@@ -7,6 +7,22 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DataRefusedError",
+    "Exit",
+    "MedcalibError",
+    "MissingExtraError",
+    "NoMemoryError",
+    "PreemptedError",
+    "Problem",
+    "RankError",
+    "RefusedError",
+    "TrainingError",
+]
+
 
 class Exit(IntEnum):
     """Exit codes of the command line, stable for scripts."""

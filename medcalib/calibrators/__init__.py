@@ -22,10 +22,11 @@ from medcalib.calibrators.isotonic import Isotonic
 from medcalib.calibrators.local_temperature import LocalTemperature
 from medcalib.calibrators.region_temperature import RegionTemperature
 from medcalib.calibrators.temperature import Temperature
+from medcalib.calibrators.voxels import Voxels
 from medcalib.errors import CheckpointError
 from medcalib.options import check_option
 
-__all__ = ["CALIBRATORS", "Calibrator", "build", "load", "names", "parameters"]
+__all__ = ["CALIBRATORS", "Calibrator", "Voxels", "build", "load", "names", "parameters"]
 
 CALIBRATORS: dict[str, type[Calibrator]] = {
     "temperature": Temperature,

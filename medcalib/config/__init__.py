@@ -20,20 +20,15 @@ from ruamel.yaml.representer import SafeRepresenter
 from medcalib.config.messages import dotted, explain, shown
 from medcalib.config.reader import KeyPath, Source, parse_yaml, read_yaml
 from medcalib.errors import ConfigError
+from medcalib.lazy import lazily
 from medcalib.plain import one_line
 
 if TYPE_CHECKING:
     from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
 
-__all__ = ["DataConfig", "RunConfig", "TrainConfig", "dump", "json_schema", "load", "validate"]
+__all__ = ["DataConfig", "RunConfig", "TrainConfig", "bundled", "dump", "json_schema", "load"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("DataConfig", "RunConfig", "TrainConfig"):
-        from medcalib.config import schema
-
-        return getattr(schema, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, __all__, DataConfig="schema", RunConfig="schema", TrainConfig="schema")
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, loss: str | None = None) -> RunConfig:

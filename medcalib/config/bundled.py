@@ -8,6 +8,8 @@ import medcalib
 from medcalib.config.messages import suggestion
 from medcalib.errors import ConfigError
 
+__all__ = ["bundled", "resolve"]
+
 _PACKAGE = Path(medcalib.__file__).parent
 
 

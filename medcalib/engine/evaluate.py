@@ -28,6 +28,8 @@ from medcalib.metrics.numbers import CASE_KEYS
 from medcalib.metrics.protocols import PROTOCOLS
 from medcalib.metrics.regions import REGIONS
 
+__all__ = ["evaluate"]
+
 log = logging.getLogger(__name__)
 
 

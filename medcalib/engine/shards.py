@@ -9,6 +9,8 @@ from pathlib import Path
 
 from medcalib.errors import ConfigError
 
+__all__ = ["Shard"]
+
 _FILE = re.compile(r"shard-(\d+)-of-(\d+)\.json", re.ASCII)
 
 

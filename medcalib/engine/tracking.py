@@ -15,6 +15,8 @@ from medcalib.distributed import is_main
 from medcalib.engine.status import word_of
 from medcalib.errors import MissingExtraError
 
+__all__ = ["Tracker", "shareable"]
+
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 32  # lines between two tries of a tracker that fails again and again
 _LEFT_OUT = {"data": ("root", "exclude", "layout"), "split": ("train", "val", "test"), "train": ("cache_dir",)}

@@ -12,6 +12,8 @@ from medcalib.errors import MissingExtraError
 from medcalib.integrations.monai import PooledCalibrationMetric
 from medcalib.integrations.pooled import class_indices
 
+__all__ = ["ObjectiveHandler", "calibration_handler"]
+
 
 class Learner(Protocol):
     """What `ObjectiveHandler` drives; every objective of `medcalib.losses` is one."""

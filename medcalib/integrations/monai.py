@@ -11,6 +11,8 @@ from torch import Tensor
 
 from medcalib.integrations.pooled import PooledCalibration
 
+__all__ = ["PooledCalibrationMetric"]
+
 
 class PooledCalibrationMetric(CumulativeIterationMetric):  # type: ignore[misc] # MONAI is not typed
     """`metric(y_pred, y)` on each batch, `aggregate()` for the score over all voxels and ranks, then `reset()`.

@@ -18,6 +18,8 @@ from medcalib.metrics import CalibrationCounts
 from medcalib.metrics.calibration import Edges
 from medcalib.ops.scoring import NUM_CELLS
 
+__all__ = ["PooledCalibration"]
+
 Score = Literal["ece", "classwise_ece", "ace_bins", "mce", "ece_equal_mass"]
 Region = Literal["all", "foreground", "gt_foreground", "pred_foreground"]
 _TABLES = ("n", "correct", "conf_hi", "conf_lo")

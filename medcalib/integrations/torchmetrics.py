@@ -17,6 +17,8 @@ try:
 except ImportError:
     raise MissingExtraError("torchmetrics", "torchmetrics") from None
 
+__all__ = ["PooledCalibrationError"]
+
 
 class PooledCalibrationError(Metric):  # type: ignore[misc] # torchmetrics is not followed by mypy
     """The score over all voxels of all batches and ranks; options are those of `PooledCalibration`.

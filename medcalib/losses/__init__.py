@@ -12,12 +12,32 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from medcalib.losses.cross_entropy import CrossEntropy
+from medcalib.losses.multipliers import Multipliers
 from medcalib.losses.objective import Objective, WeightedTerm
+from medcalib.losses.reduction import valid_mean
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
+from medcalib.losses.state import RunningSums
 from medcalib.losses.term import Term
 from medcalib.options import check_option
 
-__all__ = ["RECIPES", "TERMS", "Objective", "Recipe", "Term", "build", "build_terms", "names", "parameters"]
+__all__ = [
+    "RECIPES",
+    "TERMS",
+    "CrossEntropy",
+    "Multipliers",
+    "Objective",
+    "Recipe",
+    "RunningSums",
+    "Term",
+    "WeightedTerm",
+    "build",
+    "build_terms",
+    "names",
+    "parameters",
+    "term_parameters",
+    "valid_mean",
+]
 
 
 def names() -> list[str]:

@@ -6,6 +6,7 @@ is empty. It is never set to 0 or 1. `scores.json` writes null, leaves it out of
 value. Published protocols keep the conventions of their authors, which their texts state.
 """
 
+from medcalib.lazy import lazily
 from medcalib.metrics.calibration import CalibrationCounts, Reliability
 from medcalib.metrics.case import CaseScores, RegionScores
 from medcalib.metrics.overlap import OverlapCounts
@@ -19,5 +20,23 @@ __all__ = [
     "RegionScores",
     "Reliability",
     "ScoreSums",
+    "across",
+    "brier_parts",
+    "error_overlap",
+    "intervals",
+    "over_seeds",
+    "paired",
+    "protocols",
+    "qu_brats",
+    "ranks",
+    "regions",
     "score_case",
+    "selective",
+    "squared",
+    "summary",
+    "surface",
+    "thresholded",
+    "volume",
 ]
+
+__getattr__ = lazily(__name__, __all__)

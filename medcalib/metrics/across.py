@@ -12,6 +12,8 @@ from scipy.stats import t as student
 from medcalib.metrics.calibration import CalibrationCounts, Edges
 from medcalib.metrics.intervals import MIN_PATIENTS
 
+__all__ = ["Across", "across_interval", "across_patients", "ece_across"]
+
 Array = NDArray[np.float64]
 
 

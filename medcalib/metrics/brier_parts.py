@@ -10,6 +10,8 @@ from torch import Tensor
 from medcalib.metrics.calibration import CalibrationCounts, Edges
 from medcalib.ops.scoring import from_limbs
 
+__all__ = ["BrierParts", "brier_parts", "classwise_brier"]
+
 
 class BrierParts(NamedTuple):
     """Brier score of each class (C [+ composites],) float64, and what it is made of; NaN where no voxel.

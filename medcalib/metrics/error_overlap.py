@@ -9,6 +9,8 @@ import numpy as np
 from medcalib.metrics.calibration import CalibrationCounts
 from medcalib.metrics.cells import is_point, upper_edges
 
+__all__ = ["ErrorOverlap", "uncertainty_error_overlap"]
+
 
 class ErrorOverlap(NamedTuple):
     """The largest Dice of {uncertainty > threshold} and {error}, and the threshold that it is reached at."""

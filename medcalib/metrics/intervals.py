@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
+__all__ = ["Interval", "of_ece", "of_mean", "of_means", "over_patients"]
+
 Array = NDArray[np.float64]
 RESAMPLES = 2000
 SCORES = 64  # bootstrapped together: memory of 64 x 100 resamples x patients

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from medcalib.metrics.intervals import MIN_PATIENTS, over_patients_at_once
 
+__all__ = ["Contrast", "Estimate", "Tables", "estimates", "over_patients_of"]
+
 Array = NDArray[np.float64]
 Kind = Literal["mean", "ece", "ace"]
 

@@ -11,6 +11,8 @@ import numpy as np
 from medcalib.metrics.intervals import of_mean
 from medcalib.metrics.signed_rank import signed_rank
 
+__all__ = ["Paired", "compare", "holm", "paired_difference"]
+
 
 @dataclass(frozen=True)
 class Paired:

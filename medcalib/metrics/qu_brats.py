@@ -11,6 +11,8 @@ from medcalib.metrics.calibration import CalibrationCounts
 from medcalib.metrics.cells import cell_of_multiple
 from medcalib.ops.scoring import NUM_CELLS
 
+__all__ = ["QuBrats", "qu_brats"]
+
 STEPS = 50  # 51 thresholds in steps of 2 %: those that fall on edges of cells (the challenge's code takes 40 steps)
 Array = NDArray[np.float64]
 

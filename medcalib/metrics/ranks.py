@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
+__all__ = ["Ranks", "block_ranks", "critical_difference", "friedman", "groups"]
+
 Array = NDArray[np.float64]
 ALPHA = 0.05
 MIN_METHODS = 3  # Friedman's test of two methods is a sign test; scipy refuses it

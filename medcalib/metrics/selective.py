@@ -10,6 +10,8 @@ from scipy.special import digamma
 
 from medcalib.metrics.calibration import CalibrationCounts
 
+__all__ = ["RiskCoverage", "aurc", "excess_aurc", "risk_coverage"]
+
 Array = NDArray[np.float64]
 
 

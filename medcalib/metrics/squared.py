@@ -6,6 +6,8 @@ from torch import Tensor
 
 from medcalib.metrics.calibration import Reliability
 
+__all__ = ["debiased_squared_error", "rms_calibration_error"]
+
 
 def rms_calibration_error(curve: Reliability) -> Tensor:
     """sqrt(sum_b n_b/N (mean confidence - accuracy)^2) over the last axis; NaN of no voxel.

@@ -20,6 +20,8 @@ from medcalib.metrics.overlap import OverlapCounts
 from medcalib.metrics.protocols import protocol_mean, protocol_text, shown
 from medcalib.metrics.regions import MASK_TEXT, REGION_TEXT
 
+__all__ = ["summarize"]
+
 Numbers = dict[str, Any]
 
 

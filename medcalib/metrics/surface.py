@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+__all__ = ["TOLERANCE_MM", "hd95_mm", "surface_dice"]
+
 TOLERANCE_MM = 1.0
 Box = tuple[slice, ...]
 

@@ -16,6 +16,8 @@ from medcalib.metrics.cells import cell_of_multiple
 from medcalib.metrics.overlap import OverlapCounts
 from medcalib.ops.scoring import from_limbs
 
+__all__ = ["VolumeCounts"]
+
 LOW, HIGH = 7, 293  # in 1/300: the narrowest pair of cell edges that holds the middle 95 %, 2.33 % to 97.67 %
 
 

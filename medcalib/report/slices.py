@@ -22,6 +22,8 @@ from medcalib.errors import DataError
 from medcalib.files import CASE_ID
 from medcalib.report.pictures import IGNORED, Scales, contour_path, gray_png, map_png
 
+__all__ = ["display"]
+
 Plane = NDArray[Any]
 MAPS = ("confidence", "error", "gap", "label", "prediction")
 EXTRA_MAPS = ("entropy", "true_gap", "region")  # shown where they are

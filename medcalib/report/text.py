@@ -7,6 +7,8 @@ from typing import Any
 
 from medcalib.plain import one_line
 
+__all__ = ["score_text", "table"]
+
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     """Columns aligned by spaces; numbers to the right."""

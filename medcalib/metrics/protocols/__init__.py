@@ -19,6 +19,8 @@ from medcalib.metrics.protocols import acl, marginloss, monai, svls
 from medcalib.metrics.protocols.given import HIDDEN, Given, Numbers
 from medcalib.metrics.slabs import probabilities
 
+__all__ = ["PROTOCOLS", "protocol_case", "protocol_mean", "protocol_text", "shown"]
+
 PROTOCOLS: dict[str, ModuleType] = {"marginloss": marginloss, "svls": svls, "monai": monai, "acl": acl}
 
 

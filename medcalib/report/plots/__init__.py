@@ -14,15 +14,21 @@ from medcalib.report.plots.distance import plot_gap_by_distance
 from medcalib.report.plots.gaps import Gap, plot_gaps
 from medcalib.report.plots.methods import plot_method_comparison
 from medcalib.report.plots.overlay import plot_overlay
+from medcalib.report.plots.pareto import Spot, plot_pareto
+from medcalib.report.plots.ranks import plot_mean_ranks
 from medcalib.report.plots.reliability import ece_of, plot_reliability, reliability_band
 from medcalib.report.plots.reliability_histogram import plot_reliability_histogram, reliability_histogram
 from medcalib.report.plots.risk_coverage import plot_risk_coverage
-from medcalib.report.plots.style import COLORS, MARKERS, new_axes, svg
+from medcalib.report.plots.style import COLORS, MARKERS, STYLE, new_axes, svg
+from medcalib.report.plots.sweep import Series, plot_sweep
 
 __all__ = [
     "COLORS",
     "MARKERS",
+    "STYLE",
     "Gap",
+    "Series",
+    "Spot",
     "case_dice",
     "case_ece",
     "ece_of",
@@ -33,11 +39,14 @@ __all__ = [
     "plot_confidence_histogram",
     "plot_gap_by_distance",
     "plot_gaps",
+    "plot_mean_ranks",
     "plot_method_comparison",
     "plot_overlay",
+    "plot_pareto",
     "plot_reliability",
     "plot_reliability_histogram",
     "plot_risk_coverage",
+    "plot_sweep",
     "reliability_band",
     "reliability_histogram",
     "svg",
