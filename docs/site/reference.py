@@ -214,4 +214,5 @@ def scores() -> str:
 def python(name: str) -> str:
     """A page of docstrings, which mkdocstrings fills in."""
     about, shown = MODULES[name]
-    return "\n\n".join([f"# medcalib.{name}", about, *(f"::: medcalib.{name}.{one}" for one in shown.split())]) + "\n"
+    objects = [f"::: medcalib.{name}.{one}" for one in shown.split()] or [f"::: medcalib.{name}"]
+    return "\n\n".join([f"# medcalib.{name}", about, *objects]) + "\n"

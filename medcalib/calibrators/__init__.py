@@ -3,6 +3,10 @@
     calibrator = build("temperature", num_classes=4).fit(logits, labels)      # held-out voxels
     probs = calibrator(new_logits).softmax(1)                                 # (B, C, *S)
 
+What a name means everywhere in here: `logits` (B, C, *S) float, S the axes of space in array order; `labels` (B, *S)
+integers in 0..C-1; `images` (B, M, *S), for methods that look at them; `num_classes` C, background included. A
+constructor raises ValueError for an option out of range.
+
 To add one: a class in its own file, and one line in CALIBRATORS.
 """
 
