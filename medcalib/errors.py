@@ -46,7 +46,7 @@ class ConfigError(MedcalibError):
 
 
 class MissingExtraError(MedcalibError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed. `package` comes with the `extra` of medcalib."""
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f'{package} is not installed; install it with: pip install "medcalib[{extra}]"')
@@ -104,7 +104,7 @@ class Problem:
 
 
 class DataRefusedError(MedcalibError):
-    """A data folder is refused; holds every problem found, not only the first."""
+    """A data folder is refused; holds every problem found, not only the first. They are its `problems`."""
 
     exit_code = Exit.DATA_REFUSED
 

@@ -53,7 +53,10 @@ def names() -> list[str]:
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a method: keyword-only parameters of its constructor, annotations resolved."""
+    """The options of a method: keyword-only parameters of its constructor, annotations resolved.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in CALIBRATORS:
         raise ValueError(f"unknown calibrator {name!r}; known: {', '.join(CALIBRATORS)}")
     signature = inspect.signature(CALIBRATORS[name], eval_str=True)
@@ -77,7 +80,10 @@ def build(name: str, num_classes: int, **options: Any) -> Calibrator:
 
 
 def load(path: Path) -> Calibrator:
-    """Read what `Calibrator.save` wrote."""
+    """Read what `Calibrator.save` wrote.
+
+    `path` is a file. Raises `CheckpointError` for one that is damaged or of another method than this version knows.
+    """
     meta, stored = read(path)
     try:
         calibrator = build(meta["method"], meta["num_classes"], **meta.get("options", {}))

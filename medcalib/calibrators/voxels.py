@@ -78,7 +78,10 @@ class Voxels:
             yield Chunk(part.logits[:, at].double().contiguous(), part.labels[at].long(), groups)
 
     def sample(self, limit: int, seed: int = 0) -> Voxels:
-        """About `limit` voxels drawn without replacement; all of them where there are no more."""
+        """About `limit` voxels drawn without replacement; all of them where there are no more.
+
+        `seed` fixes the draw.
+        """
         if self.total <= limit:
             return self
         generator = torch.Generator().manual_seed(seed)

@@ -52,7 +52,10 @@ def names() -> list[str]:
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """Hyperparameters of a method: those of its terms' constructors, and `weight` if it has several terms."""
+    """Hyperparameters of a method: those of its terms' constructors, and `weight` if it has several terms.
+
+    Raises ValueError for an unknown name.
+    """
     recipe = _recipe(name)
     found: dict[str, inspect.Parameter] = {}
     for term in recipe.terms:
@@ -64,7 +67,10 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
 
 def term_parameters(term: str) -> dict[str, inspect.Parameter]:
-    """Keyword-only constructor parameters of one term, annotations resolved: its hyperparameters."""
+    """Keyword-only constructor parameters of one term, annotations resolved: its hyperparameters.
+
+    Raises KeyError for an unknown term.
+    """
     signature = inspect.signature(TERMS[term], eval_str=True)
     return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
@@ -91,7 +97,11 @@ def build(name: str, num_classes: int, *, ignore_index: int | None = None, **hyp
 def build_terms(
     parts: Iterable[tuple[str, float, dict[str, Any]]], num_classes: int, *, ignore_index: int | None = None
 ) -> Objective:
-    """An objective from (term name, weight, hyperparameters); two likelihoods are refused."""
+    """An objective from `parts`: (term name, weight >= 0, its hyperparameters), in the order of the sum.
+
+    Raises ValueError for an unknown term or hyperparameter, a value out of range, a term that stands twice, and two
+    terms that are likelihoods.
+    """
     parts = list(parts)
     check_option("num_classes", num_classes, int)
     if num_classes < 2:

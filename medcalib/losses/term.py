@@ -31,16 +31,22 @@ class Term(nn.Module):
     uses_images = False
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """The value of the term, a scalar."""
+        """The value of the term, a scalar. Raises TypeError in a subclass that has none of its own."""
         raise TypeError(f"{type(self).__name__} does not define forward(logits, labels, valid)")
 
     def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
-        """How the fused operator computes this term; None where it cannot."""
+        """How the fused operator computes this term; None where it cannot.
+
+        `device` is that of the logits: each has kernels of its own.
+        """
         del num_classes, device
         return None
 
     def add_sums(self, sums: FusedStats) -> None:
-        """As `observe`, from the sums of a fused pass; for a term that is `fused`."""
+        """As `observe`, from the sums of a fused pass; for a term that is `fused`.
+
+        Raises TypeError in a subclass that is `fused` and has none of its own.
+        """
         raise TypeError(f"{type(self).__name__} does not define add_sums(sums)")
 
     def observe(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:

@@ -71,7 +71,7 @@ class CaseScores:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write integers and a JSON description into a compressed `.npz`, atomically."""
+        """Write integers and a JSON description into a compressed `.npz` at `path`, atomically."""
         meta = {name: getattr(self, name) for name in _JSON}
         meta |= {"format": FORMAT, "regions": list(self.regions)}
         arrays = {"meta": np.frombuffer(json.dumps(meta, allow_nan=False).encode(), np.uint8)}
@@ -86,7 +86,7 @@ class CaseScores:
 
     @classmethod
     def load(cls, path: Path) -> CaseScores:
-        """Read what `save` wrote; nothing in the file is executed. `DataError` when it is damaged."""
+        """Read what `save` wrote to `path`; nothing in the file is executed. `DataError` when it is damaged."""
         try:
             with zipfile.ZipFile(path) as packed:
                 if sum(member.file_size for member in packed.infolist()) > MAX_BYTES:

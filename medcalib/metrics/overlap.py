@@ -23,7 +23,7 @@ class OverlapCounts:
 
     @classmethod
     def zeros(cls, num_classes: int) -> OverlapCounts:
-        """Counts of no voxel: the neutral element of `+`."""
+        """Counts of no voxel: the neutral element of `+`. For `num_classes` classes, composites counted as such."""
         empty = torch.zeros(num_classes, dtype=torch.int64)
         return cls(empty, empty, empty)
 

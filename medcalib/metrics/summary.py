@@ -36,6 +36,7 @@ def summarize(
     """The content of `scores.json` (see the README); `cases` may be empty.
 
     Raises ValueError for cases whose channels, regions or widths in mm differ: their numbers cannot stand in one table.
+    `expected` is how many cases there should be, `refused` those that were not scored: case, reason, message.
     """
     ordered = sorted(cases, key=lambda case: case.case_id)
     _check_alike(ordered)

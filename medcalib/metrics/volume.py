@@ -37,7 +37,10 @@ class VolumeCounts:
 
     @classmethod
     def of(cls, counts: CalibrationCounts, overlap: OverlapCounts) -> VolumeCounts:
-        """The volumes that lie in calibration counts of all voxels of a case."""
+        """The volumes that lie in calibration counts of all voxels of a case.
+
+        `overlap` is of the same voxels. Raises ValueError for counts of logits, which lack the squares.
+        """
         if counts.square is None:
             raise ValueError("volumes need counts with the summed squares of the probabilities")
         low, high = (counts.n[1:, cell_of_multiple(k) + 1 :].sum(-1) for k in (LOW, HIGH))

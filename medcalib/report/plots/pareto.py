@@ -40,7 +40,7 @@ def plot_pareto(
 
     Read from it: rows on the line are those to choose from, further right segments better, lower is better
     calibrated. The line joins values; where crosses overlap, another sample of patients may change it. Names
-    that would lie over others are left out.
+    that would lie over others are left out. `spots` are the rows.
     """
     ax = new_axes(5.6, 4.2) if ax is None else ax
     for spot in spots:
