@@ -1,7 +1,7 @@
 """What docstrings of the reference owe their readers, found in the sources: one finding a line.
 
-Everything that is shown has a docstring. What is promised (`__all__`; of losses, metrics, calibrators, ops and integrations
-all that is shown) names its parameters, the shapes of tensors and arrays, and the errors that it raises.
+Everything that is shown has a docstring. What is promised (`__all__`; of losses, metrics, calibrators, ops and
+integrations all that is shown) names its parameters, the shapes of tensors and arrays, and the errors that it raises.
 
     python tests/docstring_laws.py
 
@@ -181,7 +181,7 @@ def shapeless(shown: Shown) -> Iterator[str]:
         if not re.search(r"\b(Tensor|NDArray|Array)\b", kind):
             continue
         near = re.findall(rf"(?<![\w.]){argument.arg}(?!\w)`?([^\n]{{0,90}}(?:\n[^\n]{{0,60}})?)", shown.words)
-        if not any(SHAPE.search(words) for words in near) and "elementwise" not in document(shown.node):
+        if not any(SHAPE.search(words) for words in near) and "elementwise" not in document(shown.node).lower():
             yield f"{shown.name}: gives no shape of {argument.arg}"
 
 

@@ -16,8 +16,8 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "calibrators": (
         "Maps of logits to logits that are fitted after training. They know only torch and numpy; scipy inside a fit.",
-        """build load names parameters calibrator.Calibrator voxels.Voxels temperature classwise_temperature region_temperature
-        focal_temperature ensemble_temperature local_temperature affine isotonic histogram""",
+        """build load names parameters calibrator.Calibrator voxels.Voxels temperature classwise_temperature
+        region_temperature focal_temperature ensemble_temperature local_temperature affine isotonic histogram""",
     ),
     "data": (
         "Cases, layouts of data sets, splits, and volumes that are read with every check.",

@@ -34,8 +34,8 @@ def focal_log_map(log_p: Tensor, gamma: float | Tensor, dim: int = 1) -> Tensor:
         ln v = ln u - g ln(1-u) - ln(1 + g r),   r = -u ln u / (1-u) in [0, 1],
 
     with ln(1-u) of the largest u from the others, so that confidences that round to 1 keep their order and size.
-    `gamma` >= -1; 0 is the identity. Shapes: log_p of any shape, normalized along `dim`; gamma a number, or of any shape that
-    broadcasts.
+    `gamma` >= -1; 0 is the identity. Shapes: log_p of any shape, normalized along `dim`; gamma a number, or of any
+    shape that broadcasts.
 
     Reference: V. Komisarenko and M. Kull, Improving Calibration by Relating Focal Loss, Temperature Scaling, and
     Properness, arXiv 2408.11598; the official code clamps u at 1 - 1e-12, which is 1 in float32.

@@ -2,8 +2,8 @@
 
 What a name means everywhere in here: `config` a `RunConfig`; `run` a run folder; `out` what is written; `data` a folder
 that takes the place of `data.root`; `device` "auto", "cpu", "cuda" or "cuda:0"; `weights` "best" (of the highest
-validation Dice) or "last" (of the last epoch); `assume_logits` takes values for logits where nothing says what they are,
-`assume_orientation` an array's axes for the documented ones without proof.
+validation Dice) or "last" (of the last epoch); `assume_logits` takes values for logits where nothing says what they
+are, `assume_orientation` an array's axes for the documented ones without proof.
 
 A module a command, imported on first use: a cell of a comparison takes its lock before it imports torch.
 """

@@ -5,9 +5,10 @@
 
 What a name means everywhere in here: `logits` (B, C, *S) float, S the axes of space in array order; `labels` (B, *S)
 integers in 0..C-1; `valid` (B, *S) bool, the voxels that count; `images` (B, M, *S), read by terms that weigh voxels by
-intensity; `num_classes` C, background included; `ignore_index` the label of voxels that count nowhere; `kernel_size` the
-edge of a window in voxels, odd, one number or one an axis; `padding` what lies beyond the border: "background" (class
-0), "replicate" (the nearest voxel) or "zeros" (no class). A constructor raises ValueError for an option out of range.
+intensity; `num_classes` C, background included; `ignore_index` the label of voxels that count nowhere; `kernel_size`
+the edge of a window in voxels, odd, one number or one an axis; `padding` what lies beyond the border: "background"
+(class 0), "replicate" (the nearest voxel) or "zeros" (no class). A constructor raises ValueError for an option out of
+range.
 
 To add one: a term in its own file, and in registry.py one line in TERMS and for a published method one in RECIPES.
 """

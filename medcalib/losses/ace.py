@@ -79,8 +79,8 @@ def average_calibration_error(bins: BinSums, *, ignore_empty_classes: bool) -> T
 class HardACE(Term):
     """mL1-ACE with hard bins: the gradient moves the mean probability of a bin, voxels do not change bins.
 
-    `num_bins`: 1 to 1000 of equal width. Without `include_background` class 0 is left out; with `ignore_empty_classes` a
-    class that an image lacks counts as 0.
+    `num_bins`: 1 to 1000 of equal width. Without `include_background` class 0 is left out; with `ignore_empty_classes`
+    a class that an image lacks counts as 0.
 
     References: T. Barfoot et al., Average Calibration Error: A Differentiable Loss for Improved Reliability in
     Image Segmentation, MICCAI 2024; T. Barfoot et al., Average Calibration Losses for Reliable Uncertainty in

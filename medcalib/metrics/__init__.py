@@ -3,7 +3,8 @@
 What a name means everywhere in here: `probs` (C, *S) or (B, C, *S) in 0..1, `logits` alike, `labels` (*S) or (B, *S)
 integers in 0..C-1, `ignore_index` the label of voxels that count nowhere; `bins`, a divisor of 300, equal bins of
 confidence whose `edges` are "right", (a, b] as in the papers, or "left", [a, b); `channel` 0 is the top label (the
-largest probability), 1 + k is class k, then unions of classes (`composites`); `spacing_mm` the edges of a voxel (i, j, k).
+largest probability), 1 + k is class k, then unions of classes (`composites`); `spacing_mm` the edges of a voxel (i, j,
+k).
 
 What is absent, by one rule: a score that is a ratio is NaN where it divides by 0 and only there (no voxel in a
 region, a class in neither reference nor prediction, no error to find), and a distance is NaN where one of the two masks

@@ -3,10 +3,10 @@
 ax = plot_reliability(counts, region="pred_foreground")
 ax.figure.savefig("reliability.pdf", bbox_inches="tight")
 
-What a name means everywhere in here: `ax` the axes to draw into; `counts` a `CalibrationCounts`, whose `channel` 0 is the
-top label and 1 + k class k; `bins` equal bins of confidence with `edges` "right", (a, b], or "left", [a, b); `region`,
-`name` and `title` are words of labels; `number` picks the color, marker and dash of a method; `scores` the content of
-one `scores.json` or more by method; `spacing_mm` the edges of a voxel.
+What a name means everywhere in here: `ax` the axes to draw into; `counts` a `CalibrationCounts`, whose `channel` 0 is
+the top label and 1 + k class k; `bins` equal bins of confidence with `edges` "right", (a, b], or "left", [a, b);
+`region`, `name` and `title` are words of labels; `number` picks the color, marker and dash of a method; `scores` the
+content of one `scores.json` or more by method; `spacing_mm` the edges of a voxel.
 
 Without `ax` a figure of its own is made, which a notebook shows as `ax.figure`. Colors are Okabe and Ito's, told apart
 by color-blind people, and methods differ in marker and dash as well, so that a gray print can be read.
