@@ -46,7 +46,7 @@ class ConfigError(MedcalibError):
 
 
 class MissingExtraError(MedcalibError):
-    """An optional dependency is not installed. `package` comes with the `extra` of medcalib."""
+    """An optional dependency, `package`, is not installed; the `extra` of medcalib brings it."""
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f'{package} is not installed; install it with: pip install "medcalib[{extra}]"')
@@ -104,7 +104,7 @@ class Problem:
 
 
 class DataRefusedError(MedcalibError):
-    """A data folder is refused; holds every problem found, not only the first. They are its `problems`."""
+    """A data folder is refused; `problems` holds everything that was found, not only the first."""
 
     exit_code = Exit.DATA_REFUSED
 

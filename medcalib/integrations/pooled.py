@@ -68,9 +68,9 @@ class PooledCalibration:
         return torch.zeros(len(_TABLES), 1 + self.num_classes, NUM_CELLS, dtype=torch.int64)
 
     def update(self, values: Tensor, labels: Tensor) -> None:
-        """Add a batch, see `tables_of`.
+        """Add a batch: values (B, C, *S) against labels (B, *S), (B, 1, *S) or one-hot (B, C, *S).
 
-        values (B, C, *S), labels (B, *S), (B, 1, *S) or one-hot (B, C, *S). Raises ValueError as it does.
+        Raises ValueError as `tables_of`.
         """
         self.tables += self.tables_of(values, labels)
 

@@ -99,7 +99,7 @@ def points_of(curve: Reliability) -> tuple[Array, Array]:
 
 
 def ece_of(counts: CalibrationCounts, channel: int, bins: int, edges: Edges, *, true: bool = False) -> float:
-    """The ECE of the top label (channel 0) or of a class. `true`: against the known posterior."""
+    """The ECE of the top label (channel 0) or of a class; `true`: against the known posterior."""
     if channel == 0:
         return counts.ece(bins, edges, true=true)
     return float(counts.classwise_ece(bins, edges, true=true)[channel - 1])
