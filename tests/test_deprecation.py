@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from documented import blocks
+from helpers import REPOSITORY
 from typing_extensions import deprecated
 
 from medcalib.config import load
@@ -62,6 +64,17 @@ def test_what_a_run_has_saved_is_converted_without_a_word(caplog: pytest.LogCapt
 def test_keys_that_are_not_deprecated_are_not_told(caplog: pytest.LogCaptureFixture) -> None:
     load(bundled()["phantom"], overrides=["train.trackers=[tensorboard]"])
     assert not caplog.records
+
+
+def test_the_page_shows_what_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = blocks(REPOSITORY / "docs" / "configs.md")
+    config = next(block.text for block in page if block.language == "yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(config.replace("train: {", "train: {tensorboard: true, "), "utf-8")
+    load(Path("my.yaml"))
+    assert caplog.records[0].getMessage() in [block.text.strip() for block in page if block.language == "text"]
 
 
 @pytest.mark.parametrize("path", KEYS, ids=".".join)
