@@ -35,7 +35,10 @@ def label_smoothing(logits: Tensor, labels: Tensor, valid: Tensor, *, smoothing:
 
 
 class CrossEntropy(Term):
-    """-log p_t, averaged over voxels."""
+    """-log p_t, averaged over voxels.
+
+    Reference: I. J. Good, Rational Decisions, J. Royal Statistical Society B 1952 (the logarithmic score).
+    """
 
     likelihood = True
 
