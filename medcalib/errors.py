@@ -25,7 +25,11 @@ __all__ = [
 
 
 class Exit(IntEnum):
-    """Exit codes of the command line, stable for scripts."""
+    """Exit codes of the command line, stable for scripts.
+
+    OK 0; USAGE 2, of a command or config; DATA_REFUSED 3; SOME_REFUSED 4, the other cases are done; PREEMPTED 75,
+    `--resume` goes on; INTERRUPTED 130.
+    """
 
     OK = 0
     USAGE = 2
@@ -36,7 +40,10 @@ class Exit(IntEnum):
 
 
 class MedcalibError(Exception):
-    """Base of all errors that medcalib raises on purpose; its text says what to do."""
+    """Base of all errors that medcalib raises on purpose; its text says what to do.
+
+    `exit_code` is that of the command line.
+    """
 
     exit_code: Exit = Exit.USAGE
 
@@ -92,7 +99,10 @@ class RefusedError(MedcalibError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding about a data folder: where it is, its code, what to do; a warning stops nothing."""
+    """One finding about a data folder: `where` it is, and a `message` that says what to do.
+
+    `reason` is a code that stays the same between releases. `level` "error" refuses the data, "warning" stops nothing.
+    """
 
     where: str
     reason: str

@@ -172,6 +172,18 @@ def parameters(node: Function) -> list[ast.arg]:
     ]
 
 
+def fieldless(shown: Shown) -> Iterator[str]:
+    """Every field of a tuple or dataclass, hence parameter of its constructor, occurs in the words around it."""
+    if not isinstance(shown.node, ast.ClassDef) or not shown.promised:
+        return
+    kinds = [ast.unparse(one) for one in [*shown.node.bases, *shown.node.decorator_list]]
+    if not any("NamedTuple" in kind or "dataclass" in kind for kind in kinds):
+        return
+    for name in (ast.unparse(one.target) for one in shown.node.body if isinstance(one, ast.AnnAssign)):
+        if public(name) and not re.search(rf"(?<![\w.]){name}(?!\w)", shown.words):
+            yield f"{shown.name}: says nothing of its field {name}"
+
+
 def shapeless(shown: Shown) -> Iterator[str]:
     """A tensor or an array is named with its shape, such as `labels (B, *S)`."""
     if isinstance(shown.node, ast.ClassDef) or overrides(shown) or not shown.promised:
@@ -227,7 +239,7 @@ def caught(node: ast.AST) -> bool:
 
 
 Law = Callable[[Shown], Iterator[str]]
-LAWS: tuple[Law, ...] = (undocumented, unnamed, shapeless, silent)
+LAWS: tuple[Law, ...] = (undocumented, unnamed, fieldless, shapeless, silent)
 
 
 def findings() -> list[str]:

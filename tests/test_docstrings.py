@@ -73,6 +73,11 @@ class Base:
     @property
     def area(self): ...
 
+class Pair(NamedTuple):
+    """With `first`."""
+    first: int
+    second: int = 0
+
 class Own(Term):
     """A term."""
     def forward(self, logits, labels, valid): ...
@@ -91,6 +96,8 @@ class Own(Term):
         (laws.undocumented, "Own.others", ["has no docstring"]),
         (laws.unnamed, "f", ["says nothing of its parameter z"]),
         (laws.unnamed, "Base.__init__", ["says nothing of its parameter weight"]),
+        (laws.fieldless, "Pair", ["says nothing of its field second"]),
+        (laws.fieldless, "Base", []),
         (laws.shapeless, "f", ["gives no shape of y"]),
         (laws.shapeless, "g", []),
         (laws.silent, "f", ["does not say that it raises DataError", "does not say that it raises ValueError"]),

@@ -23,7 +23,7 @@ _STILL = 1e-3  # of the largest entry: at a minimum the last step is 1e-6 and le
 
 
 class Piece(NamedTuple):
-    """[x, 1] (C + 1, n) float64, labels (n,), and what each voxel counts (n,)."""
+    """[x, 1] (C + 1, n) float64, labels (n,), and what each voxel counts (n,). The latter are `weights`."""
 
     x: Tensor
     labels: Tensor

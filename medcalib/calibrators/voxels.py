@@ -32,7 +32,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Voxels:
-    """Voxels to fit on. The parts stay where they are, mapped files too: `chunks` is the only copy, piece by piece."""
+    """Voxels to fit on. The parts stay where they are, mapped files too: `chunks` is the only copy, piece by piece.
+
+    `total` is their number.
+    """
 
     num_classes: int
     parts: tuple[Part, ...]

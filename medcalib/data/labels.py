@@ -45,7 +45,10 @@ CONVENTIONS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Class names in order (background first) and the file codes of each; several codes may form one class."""
+    """`class_names` in order (background first) and the file `codes` of each; several codes may form one class.
+
+    Voxels of `ignore_code` count nowhere; None: there are no such voxels.
+    """
 
     class_names: tuple[str, ...]
     codes: tuple[tuple[int, ...], ...]

@@ -32,7 +32,10 @@ _PIECE = 1 << 24
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels in array order (i, j, k[, channel]) with the affine to RAS millimetres."""
+    """Voxels in array order (i, j, k[, channel]) with the affine to RAS millimetres.
+
+    `warnings` tell what was repaired.
+    """
 
     array: NDArray[Any]
     affine: NDArray[np.float64]

@@ -20,7 +20,7 @@ Granularity = Literal["scalar", "class", "region", "class_region"]
 
 
 class Constraint(NamedTuple):
-    """What the multipliers of a batch act on."""
+    """What the multipliers of a batch act on: h (B, K, *S) >= 0, and which voxels are boundary (B, 1, *S) bool."""
 
     h: Tensor  # (B, K, *S), >= 0: one entry a class, or one for all where granularity is "region"
     boundary: Tensor | None  # (B, 1, *S) bool; None where regions are not told apart

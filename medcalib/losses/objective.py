@@ -18,7 +18,7 @@ from medcalib.options import check_option
 
 
 class WeightedTerm(NamedTuple):
-    """One summand of an objective."""
+    """One summand of an objective: the `name` that logs show, its `weight` >= 0, and the `term`."""
 
     name: str
     weight: float

@@ -12,7 +12,10 @@ from medcalib.ops.fused import FusedStats
 
 
 class FusedPart(NamedTuple):
-    """What a term contributes to one fused pass: options of a `FusedSpec`, and lam and rho (2, C) of its penalty."""
+    """What a term contributes to one fused pass: options of a `FusedSpec`, and lam and rho (2, C) of its penalty.
+
+    The latter are `multipliers`, None for a penalty that has none.
+    """
 
     options: dict[str, Any]
     multipliers: tuple[Tensor, Tensor] | None = None

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 class Across(NamedTuple):
-    """The estimate (it may be negative) and its 95 % interval within [0, inf); None where it cannot be computed."""
+    """The `value`, which may be negative, and its 95 % interval `low` to `high` in [0, inf); None: unknown."""
 
     value: float | None
     low: float | None

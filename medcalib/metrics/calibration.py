@@ -26,7 +26,11 @@ Edges = Literal["right", "left"]
 
 
 class Reliability(NamedTuple):
-    """Float64, one entry a bin (bins,), or (K, bins): voxels, summed confidence, summed hits (or known posterior)."""
+    """A curve, float64, one entry a bin: (bins,), or (K, bins) for K channels.
+
+    `n` voxels; `confidence` and `accuracy` are sums over them: of the confidence, and of the hits (or of the known
+    posterior). Divide by `n` for means.
+    """
 
     n: Tensor
     confidence: Tensor
@@ -44,7 +48,7 @@ class CalibrationCounts:
     All (K, NUM_CELLS) int64: voxels `n`, hits `correct`, and fixed-point limbs of the summed confidences. With
     a known posterior, `truth_hi` and `truth_lo` hold the sums that the hits have in expectation. For the Brier score
     of each channel, limbs (K, 2) of the summed squares `square` and of the summed probabilities of the hits `product`
-    (whose row 0 is unused).
+    (whose row 0 is unused). `conf_hi` and `conf_lo` are those limbs.
     """
 
     n: Tensor

@@ -27,7 +27,7 @@ Protocols = Mapping[str, Mapping[str, float | None]]
 
 @dataclass(frozen=True)
 class RegionScores:
-    """Calibration counts and proper-score sums of one region."""
+    """One region: its `calibration` counts, and the `sums` of proper scores."""
 
     calibration: CalibrationCounts
     sums: ScoreSums
@@ -48,7 +48,8 @@ class CaseScores:
 
     `settings` are the widths in mm that went in, `masks` the names of the regions that are the user's masks,
     `protocols` the numbers of published protocols, `warnings` what reading the case brought up, `inputs` what
-    identifies its files, for callers that look whether a case is done.
+    identifies its files, for callers that look whether a case is done. `case_id` and `patient_id` name the case and
+    whom it is of; `num_classes` counts the background and no composites; `overlap` holds tp, fp and fn of each channel.
     """
 
     case_id: str

@@ -19,7 +19,7 @@ MIN_PATIENTS = 3  # below, an interval over patients says nothing
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; None where it cannot be computed."""
+    """A 95 % interval, `low` to `high`; None where it cannot be computed."""
 
     low: float | None
     high: float | None

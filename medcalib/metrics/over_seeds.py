@@ -66,7 +66,7 @@ class Tables:
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval over patients; None where undefined."""
+    """A number, `value`, with its 95 % interval over patients, `low` to `high`; None where undefined."""
 
     value: float | None
     low: float | None

@@ -15,7 +15,7 @@ from medcalib.ops.scoring import GRID
 
 @dataclass(frozen=True)
 class OverlapCounts:
-    """True positives, false positives and false negatives of each class (C [+ composites],), int64."""
+    """True positives `tp`, false positives `fp` and false negatives `fn` of each class (C [+ composites],), int64."""
 
     tp: Tensor
     fp: Tensor

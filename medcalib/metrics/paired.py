@@ -19,7 +19,7 @@ class Paired:
     """Mean over cases of second minus first, its 95 % interval over patients, and p values; None where undefined.
 
     `p` is of one comparison, `p_holm` corrected for all that were made together. `n` cases of `patients` have both
-    values; `left_out` have one or none.
+    values; `left_out` have one or none. `low` and `high` are the ends of the interval.
     """
 
     difference: float | None

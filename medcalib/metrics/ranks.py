@@ -24,7 +24,7 @@ class Ranks:
 
     `statistic` and `p` are of Friedman's chi-squared test (null hypothesis: all methods are alike). Two methods
     whose mean ranks are further apart than `critical_difference` differ at the level `alpha`. `left_out` blocks
-    lack the value of a method.
+    lack the value of a method. `mean_ranks` are in the order of the methods.
     """
 
     mean_ranks: tuple[float, ...]

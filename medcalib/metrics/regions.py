@@ -19,7 +19,10 @@ _CHUNK = 1 << 21  # voxels of which distances are held at a time
 
 
 class Voxels(NamedTuple):
-    """What a region may look at, (n,) each: labels, whether foreground is predicted, whether a surface is near."""
+    """What a region may look at, (n,) each: labels, whether foreground is predicted, whether a surface is near.
+
+    The last one is `boundary`.
+    """
 
     labels: Tensor
     predicted: Tensor

@@ -16,7 +16,10 @@ Array = NDArray[np.float64]
 
 
 class RiskCoverage(NamedTuple):
-    """One entry a filled cell, from the most confident one: share of voxels kept, and their error rate."""
+    """One entry a filled cell, from the most confident one, (cells,) float64.
+
+    `coverage` is the share of voxels kept, in (0, 1], `risk` their error rate, in [0, 1].
+    """
 
     coverage: Array
     risk: Array

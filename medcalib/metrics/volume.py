@@ -25,7 +25,8 @@ LOW, HIGH = 7, 293  # in 1/300: the narrowest pair of cell edges that holds the 
 class VolumeCounts:
     """Voxels of each channel (C [+ composites],) int64: in the reference, predicted, and with p above each level.
 
-    `expected` and `square` (..., 2) are limbs of the summed p and p^2.
+    `expected` and `square` (..., 2) are limbs of the summed p and p^2. The levels: `above_low` counts p > 7/300,
+    `above_high` p > 293/300.
     """
 
     reference: Tensor

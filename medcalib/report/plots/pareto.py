@@ -21,7 +21,11 @@ _REACHES = (5, 12, 22, 34)  # points from the marker
 
 
 class Spot(NamedTuple):
-    """One row: its name, what gives its color and its marker (indices), both numbers with intervals."""
+    """One row: its name, and the indices of its `color` and `marker`.
+
+    `dice` and `ece` with the ends of their 95 % intervals, `dice_limits` and `ece_limits`; `on_front`: whether no other
+    row is better in both.
+    """
 
     name: str
     color: int

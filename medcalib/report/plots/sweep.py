@@ -14,7 +14,10 @@ DECADES = 10.0  # values whose ratio is at least this go on a log axis
 
 
 class Series(NamedTuple):
-    """Numbers with their intervals at the positions of the option; None is absent."""
+    """A line: its name, and at each position of the option a number of `values` or None where it is absent.
+
+    `lows` and `highs` are the ends of its 95 % interval.
+    """
 
     name: str
     values: Sequence[float | None]
