@@ -10,18 +10,24 @@ Sub-packages are imported on first use, so that `import medcalib` is quick and n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from medcalib.lazy import lazily
 
 __version__ = "0.1.0"
-_PUBLIC = ("calibrators", "data", "losses", "metrics", "ops")
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "__version__",
+    "calibrators",
+    "config",
+    "data",
+    "engine",
+    "errors",
+    "integrations",
+    "losses",
+    "metrics",
+    "ops",
+    "report",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, __all__)
 
 
 def __dir__() -> list[str]:

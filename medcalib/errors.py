@@ -7,9 +7,29 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DataRefusedError",
+    "Exit",
+    "MedcalibError",
+    "MissingExtraError",
+    "NoMemoryError",
+    "PreemptedError",
+    "Problem",
+    "RankError",
+    "RefusedError",
+    "TrainingError",
+]
+
 
 class Exit(IntEnum):
-    """Exit codes of the command line, stable for scripts."""
+    """Exit codes of the command line, stable for scripts.
+
+    OK 0; USAGE 2, of a command or config; DATA_REFUSED 3; SOME_REFUSED 4, the other cases are done; PREEMPTED 75,
+    `--resume` goes on; INTERRUPTED 130.
+    """
 
     OK = 0
     USAGE = 2
@@ -20,7 +40,10 @@ class Exit(IntEnum):
 
 
 class MedcalibError(Exception):
-    """Base of all errors that medcalib raises on purpose; its text says what to do."""
+    """Base of all errors that medcalib raises on purpose; its text says what to do.
+
+    `exit_code` is that of the command line.
+    """
 
     exit_code: Exit = Exit.USAGE
 
@@ -30,7 +53,7 @@ class ConfigError(MedcalibError):
 
 
 class MissingExtraError(MedcalibError):
-    """An optional dependency is not installed."""
+    """An optional dependency, `package`, is not installed; the `extra` of medcalib brings it."""
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f'{package} is not installed; install it with: pip install "medcalib[{extra}]"')
@@ -76,7 +99,10 @@ class RefusedError(MedcalibError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding about a data folder: where it is, its code, what to do; a warning stops nothing."""
+    """One finding about a data folder: `where` it is, and a `message` that says what to do.
+
+    `reason` is a code that stays the same between releases. `level` "error" refuses the data, "warning" stops nothing.
+    """
 
     where: str
     reason: str
@@ -88,7 +114,7 @@ class Problem:
 
 
 class DataRefusedError(MedcalibError):
-    """A data folder is refused; holds every problem found, not only the first."""
+    """A data folder is refused; `problems` holds everything that was found, not only the first."""
 
     exit_code = Exit.DATA_REFUSED
 

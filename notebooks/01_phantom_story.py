@@ -21,7 +21,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from medcalib.report.plots.style import STYLE
+from medcalib.report.plots import STYLE
 
 FAST = os.environ.get("MEDCALIB_NOTEBOOK_FAST") == "1"
 FOLDER = Path(os.environ.get("MEDCALIB_NOTEBOOK_DIR") or tempfile.mkdtemp()) / "phantom_story"

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from medcalib import losses
-from medcalib.report.plots import COLORS
-from medcalib.report.plots.style import STYLE
+from medcalib.report.plots import COLORS, STYLE
 
 FAST = os.environ.get("MEDCALIB_NOTEBOOK_FAST") == "1"
 plt.rcParams.update({**STYLE, "figure.dpi": 110})

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 
-from medcalib.report.plots.style import STYLE
+from medcalib.report.plots import STYLE
 
 FAST = os.environ.get("MEDCALIB_NOTEBOOK_FAST") == "1"
 FOLDER = Path(os.environ.get("MEDCALIB_NOTEBOOK_DIR") or tempfile.mkdtemp()) / "nnunet"

@@ -18,8 +18,7 @@ from scipy.special import softmax
 
 from medcalib.data.phantom import make_case
 from medcalib.metrics import CalibrationCounts, score_case
-from medcalib.report.plots import COLORS
-from medcalib.report.plots.style import STYLE
+from medcalib.report.plots import COLORS, STYLE
 from medcalib.report.text import table
 
 FAST = os.environ.get("MEDCALIB_NOTEBOOK_FAST") == "1"

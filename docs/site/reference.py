@@ -20,6 +20,8 @@ from medcalib.metrics.definitions import DEFINITIONS
 from medcalib.metrics.protocols import PROTOCOLS, protocol_text
 
 Schema = dict[str, Any]
+# the docstring alone, which says what names mean in all of a package
+WORDS = "\n    options: {members: false, show_root_heading: false, show_root_toc_entry: false}"
 
 
 def reference_pages() -> dict[str, str]:
@@ -214,4 +216,6 @@ def scores() -> str:
 def python(name: str) -> str:
     """A page of docstrings, which mkdocstrings fills in."""
     about, shown = MODULES[name]
-    return "\n\n".join([f"# medcalib.{name}", about, *(f"::: medcalib.{name}.{one}" for one in shown.split())]) + "\n"
+    whole = f"::: medcalib.{name}"
+    objects = [whole + WORDS, *(f"{whole}.{one}" for one in shown.split())] if shown else [whole]
+    return "\n\n".join([f"# medcalib.{name}", about, *objects]) + "\n"

@@ -3,6 +3,10 @@
     calibrator = build("temperature", num_classes=4).fit(logits, labels)      # held-out voxels
     probs = calibrator(new_logits).softmax(1)                                 # (B, C, *S)
 
+What a name means everywhere in here: `logits` (B, C, *S) float, S the axes of space in array order; `labels` (B, *S)
+integers in 0..C-1; `images` (B, M, *S), for methods that look at them; `num_classes` C, background included. A
+constructor raises ValueError for an option out of range.
+
 To add one: a class in its own file, and one line in CALIBRATORS.
 """
 
@@ -22,10 +26,11 @@ from medcalib.calibrators.isotonic import Isotonic
 from medcalib.calibrators.local_temperature import LocalTemperature
 from medcalib.calibrators.region_temperature import RegionTemperature
 from medcalib.calibrators.temperature import Temperature
+from medcalib.calibrators.voxels import Voxels
 from medcalib.errors import CheckpointError
 from medcalib.options import check_option
 
-__all__ = ["CALIBRATORS", "Calibrator", "build", "load", "names", "parameters"]
+__all__ = ["CALIBRATORS", "Calibrator", "Voxels", "build", "load", "names", "parameters"]
 
 CALIBRATORS: dict[str, type[Calibrator]] = {
     "temperature": Temperature,
@@ -48,7 +53,10 @@ def names() -> list[str]:
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a method: keyword-only parameters of its constructor, annotations resolved."""
+    """The options of a method: keyword-only parameters of its constructor, annotations resolved.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in CALIBRATORS:
         raise ValueError(f"unknown calibrator {name!r}; known: {', '.join(CALIBRATORS)}")
     signature = inspect.signature(CALIBRATORS[name], eval_str=True)
@@ -72,7 +80,10 @@ def build(name: str, num_classes: int, **options: Any) -> Calibrator:
 
 
 def load(path: Path) -> Calibrator:
-    """Read what `Calibrator.save` wrote."""
+    """Read what `Calibrator.save` wrote.
+
+    `path` is a file. Raises `CheckpointError` for one that is damaged or of another method than this version knows.
+    """
     meta, stored = read(path)
     try:
         calibrator = build(meta["method"], meta["num_classes"], **meta.get("options", {}))

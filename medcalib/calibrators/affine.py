@@ -23,7 +23,7 @@ _STILL = 1e-3  # of the largest entry: at a minimum the last step is 1e-6 and le
 
 
 class Piece(NamedTuple):
-    """[x, 1] (C + 1, n) float64, labels (n,), and what each voxel counts (n,)."""
+    """[x, 1] (C + 1, n) float64, labels (n,), and what each voxel counts (n,). The latter are `weights`."""
 
     x: Tensor
     labels: Tensor
@@ -72,7 +72,7 @@ class Affine(Calibrator):
         return torch.einsum("ij,bjn->bin", self.weight_, self.inputs(logits, 1)) + self.bias_[:, None]
 
     def inputs(self, logits: Tensor, dim: int = 0) -> Tensor:
-        """x of logits."""
+        """x of logits. `dim` is the axis of the classes."""
         return logits.log_softmax(dim) if self.features == "log_probs" else logits
 
     def fit_voxels(self, voxels: Voxels) -> None:
@@ -177,6 +177,8 @@ class Affine(Calibrator):
 class Vector(Affine):
     """softmax(w * z + b), w and b (C,): matrix scaling with a diagonal matrix.
 
+    `bias` >= 0 is the weight of a penalty bias * sum b^2.
+
     Reference: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
     """
 
@@ -197,6 +199,8 @@ class Vector(Affine):
 class Matrix(Affine):
     """softmax(W z + b), W (C, C), b (C,), with the penalty off_diagonal * sum_{i != j} W_ij^2 + bias * sum b^2.
 
+    `compat`: see `Affine`.
+
     Reference: C. Guo et al., ICML 2017, section 4.2; the penalty: M. Kull et al., NeurIPS 2019.
     """
 
@@ -214,6 +218,7 @@ class Dirichlet(Affine):
     """softmax(W ln p + b), p = softmax(z), with the ODIR penalty off_diagonal * sum_{i != j} W_ij^2 + bias * sum b^2.
 
     The penalties are plain sums, as in the authors' code; the paper and MDCA's code divide them by C (C-1) and C.
+    `compat`: see `Affine`.
 
     Reference: M. Kull et al., Beyond temperature scaling: Obtaining well-calibrated multi-class probabilities with
     Dirichlet calibration, NeurIPS 2019.

@@ -56,18 +56,25 @@ class Calibrator(nn.Module):
         logits (B, C, *S) or (N, C), labels and mask (B, *S) or (N,): tensors, or sequences of them for volumes of
         several sizes. Where `mask` is false a voxel is not fitted on and its label may be anything. `images`
         (B, M, *S) only where the method takes them. Everything is computed in float64, in pieces of bounded size,
-        and the parts may be mapped files. Raises ValueError where the fit is impossible.
+        and the parts may be mapped files. Raises ValueError where the fit is impossible. TypeError in a subclass
+        without a `fit_voxels`.
         """
         del images
         self.fit_voxels(Voxels.of(logits, labels, self.num_classes, mask=mask))
         return self
 
     def fit_voxels(self, voxels: Voxels) -> None:
-        """Set the parameters by these voxels."""
+        """Set the parameters by these voxels.
+
+        To be defined by a subclass; raises TypeError otherwise, ValueError where the fit is impossible.
+        """
         raise TypeError(f"{type(self).__name__} does not define fit_voxels(voxels)")
 
     def forward(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
-        """The repaired logits, in the type of `logits`; computed in float64. Raises ValueError before a fit."""
+        """The repaired logits, in the type of `logits`; computed in float64. Raises ValueError before a fit.
+
+        TypeError in a subclass without a `map`.
+        """
         del images
         self.check(logits)
         flat = logits.T[None] if logits.ndim == 2 else logits.flatten(2)
@@ -76,14 +83,14 @@ class Calibrator(nn.Module):
         return repaired[0].T if logits.ndim == 2 else repaired.reshape(logits.shape)
 
     def map(self, logits: Tensor) -> Tensor:
-        """The repaired logits of (B, C, n) float64."""
+        """The repaired logits of (B, C, n) float64. To be defined by a subclass; raises TypeError otherwise."""
         raise TypeError(f"{type(self).__name__} does not define map(logits)")
 
     def finished(self, logits: Tensor, repaired: Tensor) -> Tensor:
-        """`repaired` in the type of `logits`, arg-max kept where it must be.
+        """What `map` gave, in the type of the logits, arg-max kept where it must be.
 
-        A map that keeps the order can still round two numbers to one; there the old arg-max is lifted by 4 units in
-        the last place, so that it is that of the softmax, too.
+        Shapes: logits (B, C, *S), repaired (B, C, *S). A map that keeps the order can still round two numbers to one;
+        there the old arg-max is lifted by 4 units in the last place, so that it is that of the softmax, too.
         """
         repaired = repaired.to(logits.dtype)
         if not self.keeps_argmax:
@@ -94,7 +101,7 @@ class Calibrator(nn.Module):
         return repaired.scatter(1, before, torch.where(before == after, top, lifted))
 
     def check(self, logits: Tensor) -> None:
-        """Refuse to work before a fit, or on another number of classes."""
+        """Refuse to work before a fit, or on another number of classes. Raises ValueError."""
         if any(math.isnan(float(value.sum())) or not value.numel() for value in self.buffers()):
             raise ValueError(f"{self.name} is not fitted; call fit(logits, labels) on held-out cases first")
         if logits.ndim < 2 or logits.shape[1] != self.num_classes:
@@ -111,7 +118,7 @@ class Calibrator(nn.Module):
         return ", ".join(f"{key.removesuffix('_')}={_short(value)}" for key, value in shown)
 
     def save(self, path: Path) -> None:
-        """Write parameters, options and facts into one safetensors file, atomically."""
+        """Write parameters, options and facts into one safetensors file at `path`, atomically."""
         meta = {"method": self.name, "num_classes": self.num_classes, "options": self.options, "facts": self.facts}
         with atomic(path) as temporary:
             tensors = {key: value.contiguous() for key, value in self.state_dict().items()}
@@ -133,8 +140,10 @@ class Calibrator(nn.Module):
     def declare(
         self, name: str, shape: tuple[int, ...] | None = (), low: float = -math.inf, high: float = math.inf
     ) -> None:
-        """Register a fitted parameter: NaN, float64, of this shape; None: its size comes from the fit. A file is
-        refused whose values are not in low..high."""
+        """Register the fitted parameter `name`: NaN before a fit, float64, of this `shape` (None: the fit sets it).
+
+        A file is refused whose values are not in `low`..`high`.
+        """
         self._bounds[name] = (low, high)
         empty = torch.empty(0) if shape is None else torch.full(shape, math.nan)
         self.register_buffer(name, empty.double())

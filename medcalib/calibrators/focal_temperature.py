@@ -34,7 +34,8 @@ def focal_log_map(log_p: Tensor, gamma: float | Tensor, dim: int = 1) -> Tensor:
         ln v = ln u - g ln(1-u) - ln(1 + g r),   r = -u ln u / (1-u) in [0, 1],
 
     with ln(1-u) of the largest u from the others, so that confidences that round to 1 keep their order and size.
-    `gamma` >= -1; 0 is the identity. Shapes: log_p any, normalized along `dim`.
+    `gamma` >= -1; 0 is the identity. Shapes: log_p of any shape, normalized along `dim`; gamma a number, or of any
+    shape that broadcasts.
 
     Reference: V. Komisarenko and M. Kull, Improving Calibration by Relating Focal Loss, Temperature Scaling, and
     Properness, arXiv 2408.11598; the official code clamps u at 1 - 1e-12, which is 1 in float32.
@@ -183,7 +184,7 @@ class FocalTemperature(Calibrator):
 
 
 def grid_scores(voxels: Voxels, gamma: float, grid: Sequence[float], criterion: Criterion) -> NDArray[np.float64]:
-    """NLL or equal-mass ECE at each temperature, g fixed."""
+    """`criterion` (NLL or equal-mass ECE) at each temperature of the `grid`, for one `gamma`."""
 
     def log_probs(logits: Tensor, temperature: float) -> Tensor:
         return focal_log_map((logits / temperature).log_softmax(0), gamma, 0).log_softmax(0)
@@ -192,7 +193,7 @@ def grid_scores(voxels: Voxels, gamma: float, grid: Sequence[float], criterion: 
 
 
 def nll_gradient(voxels: Voxels, x: Tensor) -> tuple[float, Tensor]:
-    """Mean NLL in nats and its gradient in x = (ln T, g), g > -1."""
+    """Mean NLL in nats over the voxels and its gradient at x (2,) = (ln T, g), g > -1."""
     value, gradient = 0.0, torch.zeros(2, dtype=torch.float64)
     log_t, gamma = x.tolist()
     for chunk in voxels.chunks():

@@ -60,7 +60,10 @@ class Isotonic(MappedProbabilities):
         )
 
     def set_parameters(self, parameters: dict[str, Tensor]) -> None:
-        """As `Calibrator.set_parameters`; the curves must be as long as they say."""
+        """As `Calibrator.set_parameters`, of parameters (...) by name.
+
+        Raises ValueError, too, for curves of another length than they say.
+        """
         super().set_parameters(parameters)
         ends = torch.tensor([*self.first_.tolist(), len(self.thresholds_)])
         if self.values_.shape != self.thresholds_.shape or self.values_.ndim != 1 or bool((ends.diff() < 1).any()):

@@ -43,7 +43,8 @@ class LocalTemperature(Calibrator):
     each volume, one temperature an image. The arg-max stays, since T > 0.
 
     The fit starts at the T of temperature scaling everywhere (the official zeros give T = 2) and minimizes the NLL by
-    `steps` of Adam over the volumes in a seeded order; it keeps the start where that did not help.
+    `steps` of Adam over the volumes in a seeded order; it keeps the start where that did not help. `lr` is the learning
+    rate of Adam, `seed` that of the order.
 
     Reference: Z. Ding et al., Local Temperature Scaling for Probability Calibration, ICCV 2021; the
     official network is 2D, this one is 2D or 3D.
@@ -96,7 +97,11 @@ class LocalTemperature(Calibrator):
     def fit(
         self, logits: Batches, labels: Batches, *, mask: Batches | None = None, images: Batches | None = None
     ) -> Self:
-        """As `Calibrator.fit`, on volumes; with `image_channels` also images (B, M, *S)."""
+        """As `Calibrator.fit`, on volumes; with `image_channels` also images (B, M, *S).
+
+        `mask`: as there. Raises ValueError for images that are missing or not asked for. `mask`: as there. Raises
+        ValueError for images that are missing or not asked for.
+        """
         voxels = Voxels.of(logits, labels, self.num_classes, mask=mask)
         items = list(_items(as_sequence(logits), as_sequence(labels), mask, images))
         for item in items:
@@ -115,7 +120,10 @@ class LocalTemperature(Calibrator):
         return self
 
     def set_parameters(self, parameters: dict[str, Tensor]) -> None:
-        """As `Calibrator.set_parameters`; windows must be of the size that the options say."""
+        """As `Calibrator.set_parameters`, of parameters (...) by name.
+
+        Raises ValueError, too, for windows of another size than the options say.
+        """
         super().set_parameters(parameters)
         axes = self.weight_.ndim - 2
         if axes not in (2, 3):
@@ -128,7 +136,10 @@ class LocalTemperature(Calibrator):
         super().set_parameters(parameters)
 
     def forward(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
-        """z / T(x), in the type of the logits (computed in float32 at least)."""
+        """z / T(x), in the type of the logits (computed in float32 at least).
+
+        Raises ValueError before a fit, and for images that are missing or not asked for.
+        """
         self.check(logits)
         self._check_images(logits, images)
         return self.finished(logits, logits / self.temperature(logits, images).to(logits.dtype))

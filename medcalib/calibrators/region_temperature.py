@@ -39,14 +39,14 @@ class RegionTemperature(GroupTemperature):
     def fit(
         self, logits: Batches, labels: Batches, *, mask: Batches | None = None, images: Batches | None = None
     ) -> Self:
-        """As `Calibrator.fit`, on volumes."""
+        """As `Calibrator.fit`, on volumes. `mask`: as there."""
         del images
         groups = [self.groups(part) for part in as_sequence(logits)]
         self.fit_voxels(Voxels.of(logits, labels, self.num_classes, mask=mask, groups=groups))
         return self
 
     def groups(self, logits: Tensor) -> Tensor:
-        """Interior 0 or boundary 1; with `classwise` plus twice the predicted class."""
+        """Interior 0 or boundary 1; with `classwise` plus twice the predicted class. Raises ValueError as `radii`."""
         classes = predicted(logits)
         radius = radii(self, logits)
         boundary = _mixed(classes, radius).long()

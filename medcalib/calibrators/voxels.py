@@ -32,7 +32,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Voxels:
-    """Voxels to fit on. The parts stay where they are, mapped files too: `chunks` is the only copy, piece by piece."""
+    """Voxels to fit on. The parts stay where they are, mapped files too: `chunks` is the only copy, piece by piece.
+
+    `total` is their number.
+    """
 
     num_classes: int
     parts: tuple[Part, ...]
@@ -78,7 +81,10 @@ class Voxels:
             yield Chunk(part.logits[:, at].double().contiguous(), part.labels[at].long(), groups)
 
     def sample(self, limit: int, seed: int = 0) -> Voxels:
-        """About `limit` voxels drawn without replacement; all of them where there are no more."""
+        """About `limit` voxels drawn without replacement; all of them where there are no more.
+
+        `seed` fixes the draw.
+        """
         if self.total <= limit:
             return self
         generator = torch.Generator().manual_seed(seed)

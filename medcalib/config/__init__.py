@@ -17,29 +17,34 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
+from medcalib.config.deprecated import tell
 from medcalib.config.messages import dotted, explain, shown
 from medcalib.config.reader import KeyPath, Source, parse_yaml, read_yaml
 from medcalib.errors import ConfigError
+from medcalib.lazy import lazily
 from medcalib.plain import one_line
 
 if TYPE_CHECKING:
     from medcalib.config.schema import DataConfig, RunConfig, TrainConfig
 
-__all__ = ["DataConfig", "RunConfig", "TrainConfig", "dump", "json_schema", "load", "validate"]
+__all__ = ["DataConfig", "RunConfig", "TrainConfig", "bundled", "dump", "json_schema", "load"]
+
+__getattr__ = lazily(__name__, __all__, DataConfig="schema", RunConfig="schema", TrainConfig="schema")
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("DataConfig", "RunConfig", "TrainConfig"):
-        from medcalib.config import schema
+def load(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    data: str | None = None,
+    loss: str | None = None,
+    saved: bool = False,
+) -> RunConfig:
+    """Read the config file `path`, apply `overrides` such as "train.epochs=5", and validate the result once.
 
-        return getattr(schema, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, loss: str | None = None) -> RunConfig:
-    """Read a config file, apply `a.b=c` overrides, `--data` and `--loss`, and validate the result once.
-
-    Raises `ConfigError` whose text has one line a mistake: `file:line:col: path: ...`.
+    `data` takes the place of `data.root`, `loss` (a name) that of another loss. Deprecated keys are read, and told in a
+    warning of the log unless the file is one that a run has `saved`. Raises `ConfigError` whose text has one line a
+    mistake: `file:line:col: path: ...`.
     """
     source = read_yaml(path)
     if not isinstance(source.data, dict):
@@ -51,7 +56,10 @@ def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, 
         _override(source, text)
     if data is not None:
         _put(source, ("data", "root"), data, "--data")
-    return validate(source)
+    config = validate(source)
+    if not saved:
+        tell(source)
+    return config
 
 
 def validate(source: Source) -> RunConfig:

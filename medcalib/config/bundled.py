@@ -8,6 +8,8 @@ import medcalib
 from medcalib.config.messages import suggestion
 from medcalib.errors import ConfigError
 
+__all__ = ["bundled", "resolve"]
+
 _PACKAGE = Path(medcalib.__file__).parent
 
 
@@ -19,7 +21,7 @@ def bundled() -> dict[str, Path]:
 
 
 def resolve(config: str) -> Path:
-    """A path as it is; the bare name of a shipped config as its path."""
+    """A path as it is; the bare name of a shipped config as its path. `ConfigError` for a name that is neither."""
     path, known = Path(config), bundled()
     if path.exists() or path.suffix or path.name != config:
         return path

@@ -206,7 +206,7 @@ class TrainConfig(Closed):
     @model_validator(mode="before")
     @classmethod
     def _of_an_earlier_version(cls, values: Any) -> Any:
-        """Run folders may hold `tensorboard: true`, which is a tracker now."""
+        """`tensorboard: true` is a tracker now; `deprecated.KEYS` says so to who writes it, run folders keep it."""
         if not isinstance(values, dict) or not isinstance(values.get("tensorboard"), bool):
             return values
         others = {key: value for key, value in values.items() if key != "tensorboard"}

@@ -13,7 +13,8 @@ class Case:
     `images` holds one path per channel, or a single 4-D file with the channel axis last (MSD). `label` is
     None where no reference exists (inference only). `split` is set where the dataset's own folders say so.
     `posterior` is the known class posterior of a phantom. `labelled_classes` names the classes that were
-    annotated in this case (None: all of them).
+    annotated in this case (None: all of them). `id` is unique in a data set, `patient_id` shared by all cases of a
+    patient.
     """
 
     id: str

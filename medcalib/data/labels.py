@@ -45,7 +45,10 @@ CONVENTIONS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Class names in order (background first) and the file codes of each; several codes may form one class."""
+    """`class_names` in order (background first) and the file `codes` of each; several codes may form one class.
+
+    Voxels of `ignore_code` count nowhere; None: there are no such voxels.
+    """
 
     class_names: tuple[str, ...]
     codes: tuple[tuple[int, ...], ...]
@@ -53,7 +56,7 @@ class LabelMap:
 
     @classmethod
     def consecutive(cls, class_names: Sequence[str]) -> LabelMap:
-        """Codes 0..C-1 in the order of the names."""
+        """Codes 0..C-1 in the order of the names. `class_names`: background first."""
         return cls(tuple(class_names), tuple((k,) for k in range(len(class_names))))
 
     @property
@@ -62,10 +65,10 @@ class LabelMap:
         return len(self.class_names)
 
     def encode(self, array: NDArray[Any], where: str) -> NDArray[np.uint8]:
-        """Class indices (uint8, ignored voxels = 255) of an array of file codes.
+        """Class indices (i, j, k) uint8, ignored voxels = 255, of an array (i, j, k) of file codes.
 
-        Values are rounded within 1e-3. Raises `DataError` naming the codes and how many voxels hold them when
-        a value is not finite, not an integer, or not declared.
+        Values are rounded within 1e-3. Raises `DataError`, which begins with `where`, names the codes and says how many
+        voxels hold them, when a value is not finite, not an integer, or not declared.
         """
         table = {code: index for index, codes in enumerate(self.codes) for code in codes}
         if self.ignore_code is not None:
@@ -117,7 +120,7 @@ class LabelMap:
         )
 
     def decode(self, classes: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int32]:
-        """File codes of class indices; where several codes form one class, the first one."""
+        """File codes of `classes` (i, j, k), indices or 255; where several codes form one class, the first one."""
         lookup = np.zeros(256, np.int32)
         for index, codes in enumerate(self.codes):
             lookup[index] = codes[0]

@@ -48,7 +48,11 @@ def load_case(
     with_label: bool = True,
     with_posterior: bool = False,
 ) -> LoadedCase:
-    """Read a case and check it. Raises `DataError` naming the file and the reason."""
+    """Read a case and check it: image (M, i, j, k) float32, label and posterior on its grid.
+
+    `label_map` says what the codes of the label mean; `with_label` and `with_posterior` whether these are read, where
+    the case has them. Raises `DataError` naming the file and the reason.
+    """
     image, affine, warnings = read_image(case, nonfinite)
     shape = image.shape[1:]
     label = None

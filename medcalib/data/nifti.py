@@ -32,7 +32,10 @@ _PIECE = 1 << 24
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels in array order (i, j, k[, channel]) with the affine to RAS millimetres."""
+    """Voxels in array order (i, j, k[, channel]) with the affine to RAS millimetres.
+
+    `warnings` tell what was repaired.
+    """
 
     array: NDArray[Any]
     affine: NDArray[np.float64]
@@ -54,7 +57,8 @@ def read_volume(path: Path, *, dtype: Any = np.float32, max_voxels: int = MAX_VO
     """Read a whole `.nii` or `.nii.gz`, scaled by scl_slope and scl_inter, verified to its last byte.
 
     `dtype=None` keeps the stored type when the file is not scaled (float64 when it is). Trailing axes of
-    size 1 are dropped. Raises `DataError` on damage, on impossible headers and on unusable geometry.
+    size 1 are dropped. Raises `DataError` on damage, on impossible headers and on unusable geometry. An image of more
+    than `max_voxels` is refused before its voxels are read.
     """
     with _open(path) as stream:
         header = parse_header(stream, path, max_voxels)
@@ -79,7 +83,10 @@ class About:
 
 
 def write_volume(path: Path, array: NDArray[Any], affine: NDArray[np.float64], about: About | None = None) -> None:
-    """Write `array` (i, j, k[, channel]) atomically with a fresh header: sform = qform, mm, no text but `about`."""
+    """Write `array` (i, j, k[, channel]) atomically with a fresh header: sform = qform, mm, no text but `about`.
+
+    Raises OSError where `path` cannot be written.
+    """
     array = np.asarray(array)
     with volume_writer(path, array.shape, array.dtype, affine, about) as append:
         append(array)

@@ -28,6 +28,8 @@ from medcalib.metrics.numbers import CASE_KEYS
 from medcalib.metrics.protocols import PROTOCOLS
 from medcalib.metrics.regions import REGIONS
 
+__all__ = ["evaluate"]
+
 log = logging.getLogger(__name__)
 
 
@@ -64,7 +66,8 @@ def evaluate(
     assume_logits, assume_orientation: see `read_pair`; used only where the prediction does not say.
 
     Raises `DataRefusedError` when there is nothing to score, `RefusedError` when strict, `OSError` when `out` cannot
-    be written.
+    be written. `DataError` for a folder of masks that is missing, `ConfigError` for a mask or protocol whose name is
+    impossible.
     """
     data = None if config is None else config.data
     label_map, composites = (None, {}) if data is None else (data.label_map, data.composite_indices)

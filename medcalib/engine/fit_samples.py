@@ -18,6 +18,8 @@ from medcalib.data.labels import IGNORE
 from medcalib.errors import ConfigError
 from medcalib.metrics.regions import BOUNDARY_MM, REGIONS, Voxels, near_surface
 
+__all__ = ["Sampling"]
+
 VOXELS_PER_CASE = 100_000
 BLOCK = 24  # voxels along an edge: large enough to hold a surface, small enough for several of them a case
 

@@ -17,6 +17,8 @@ from medcalib.errors import DataRefusedError, Problem
 from medcalib.files import atomic, same_place, sha256
 from medcalib.metrics import CaseScores
 
+__all__ = ["merge"]
+
 log = logging.getLogger(__name__)
 
 

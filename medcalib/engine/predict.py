@@ -23,6 +23,8 @@ from medcalib.engine.prediction_folder import Prediction, write_predictions
 from medcalib.engine.predictor import Predictor
 from medcalib.engine.run import Weights, cases_of, load_model, open_run
 
+__all__ = ["predict"]
+
 
 def predict(
     run: Path,

@@ -58,7 +58,7 @@ def start(out: Path, config: RunConfig, split: Split) -> None:
 
 def check_same(out: Path, config: RunConfig) -> None:
     """Refuse to continue a run under another config; the message lists what differs."""
-    before = load(out / CONFIG)
+    before = load(out / CONFIG, saved=True)
     different = differences(before.model_dump(), config.model_dump())
     if different:
         listed = "\n".join(f"  {key}: the run has {old!r}, now {new!r}" for key, old, new in different)
@@ -85,7 +85,7 @@ def open_run(run: Path, data: str | None = None) -> RunConfig:
     """The config of a finished or running run, its data folder replaced by `data` where given."""
     if not (run / CONFIG).is_file():
         raise CheckpointError(f"{run} is no run folder: it holds no {CONFIG}")
-    config = load(run / CONFIG)
+    config = load(run / CONFIG, saved=True)
     return config if data is None else with_root(config, data)
 
 

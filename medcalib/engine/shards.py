@@ -9,6 +9,8 @@ from pathlib import Path
 
 from medcalib.errors import ConfigError
 
+__all__ = ["Shard"]
+
 _FILE = re.compile(r"shard-(\d+)-of-(\d+)\.json", re.ASCII)
 
 
@@ -28,7 +30,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard of the text `i/N`."""
+        """The shard of the text `i/N`. `ConfigError` for any other."""
         found = re.fullmatch(r"(-?\d{1,9})/(-?\d{1,9})", text.strip(), re.ASCII)
         if found is None:
             raise ConfigError(f"shard {text!r}: expected i/N with i from 0 to N-1, such as 0/4")

@@ -15,6 +15,8 @@ from medcalib.distributed import is_main
 from medcalib.engine.status import word_of
 from medcalib.errors import MissingExtraError
 
+__all__ = ["Tracker", "shareable"]
+
 log = logging.getLogger(__name__)
 LONGEST_WAIT = 32  # lines between two tries of a tracker that fails again and again
 _LEFT_OUT = {"data": ("root", "exclude", "layout"), "split": ("train", "val", "test"), "train": ("cache_dir",)}
@@ -24,10 +26,10 @@ class Tracker(Protocol):
     """Anyone who follows a run. Only rank 0 calls; whatever a method raises is told once and ends nothing."""
 
     def start(self, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-        """Before the first line of a start: `shareable` config, and `Provenance.summary`."""
+        """Before the first line of a start: `shareable` config, and as `provenance` what `Provenance.summary` gives."""
 
     def log(self, line: Mapping[str, Any], step: int) -> None:
-        """A line of metrics.jsonl, and its epoch."""
+        """A line of metrics.jsonl; `step` is its epoch."""
 
     def finish(self, status: str) -> None:
         """How it ended: a word of status.json."""

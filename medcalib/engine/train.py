@@ -38,6 +38,8 @@ from medcalib.engine.validate import validate
 from medcalib.errors import PreemptedError, TrainingError
 from medcalib.files import refuse_links_out
 
+__all__ = ["train"]
+
 log = logging.getLogger(__name__)
 MAX_BAD_STEPS = 20  # in a row: fp16 loss scaling may need a dozen to settle
 

@@ -7,3 +7,9 @@
 
 State is a table of integers: it does not grow with the voxels seen, and ranks and batches add up to the same bits.
 """
+
+from medcalib.lazy import lazily
+
+__all__ = ["ignite", "monai", "pooled", "torchmetrics"]
+
+__getattr__ = lazily(__name__, __all__)

@@ -12,12 +12,14 @@ from medcalib.errors import MissingExtraError
 from medcalib.integrations.monai import PooledCalibrationMetric
 from medcalib.integrations.pooled import class_indices
 
+__all__ = ["ObjectiveHandler", "calibration_handler"]
+
 
 class Learner(Protocol):
     """What `ObjectiveHandler` drives; every objective of `medcalib.losses` is one."""
 
     def observe(self, logits: Tensor, labels: Tensor) -> None:
-        """Add up what a batch says."""
+        """Add up what a batch of logits (B, C, *S) and labels (B, *S) says."""
 
     def update(self) -> None:
         """Take one step from everything observed."""
@@ -60,7 +62,7 @@ def calibration_handler(
 
     `output_transform` makes `(values, labels)` of the engine's output, see `PooledCalibrationMetric`; for MONAI,
     `monai.handlers.from_engine(["pred", "label"])`. Options are those of `PooledCalibration`. Raises
-    `MissingExtraError` without ignite.
+    `MissingExtraError` without ignite. `num_classes`: background included.
     """
     _need_ignite()
     from monai.handlers import IgniteMetricHandler

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from medcalib.integrations.pooled import PooledCalibration
 
+__all__ = ["PooledCalibrationMetric"]
+
 
 class PooledCalibrationMetric(CumulativeIterationMetric):  # type: ignore[misc] # MONAI is not typed
     """`metric(y_pred, y)` on each batch, `aggregate()` for the score over all voxels and ranks, then `reset()`.
@@ -18,7 +20,7 @@ class PooledCalibrationMetric(CumulativeIterationMetric):  # type: ignore[misc] 
     Options are those of `PooledCalibration`. `y_pred` (B, C, *S) and `y` (B, 1, *S), (B, *S) or one-hot (B, C, *S), or
     lists of them without B, as `decollate_batch` makes them. A call returns the score of each image, (B, 1) or,
     classwise, (B, C); `aggregate` pools, which is not the mean of those. `get_buffer()` is None: nothing is kept of
-    single images.
+    single images. `num_classes` is C, background included.
     """
 
     def __init__(self, num_classes: int, **options: Any) -> None:

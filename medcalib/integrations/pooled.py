@@ -18,6 +18,8 @@ from medcalib.metrics import CalibrationCounts
 from medcalib.metrics.calibration import Edges
 from medcalib.ops.scoring import NUM_CELLS
 
+__all__ = ["PooledCalibration"]
+
 Score = Literal["ece", "classwise_ece", "ace_bins", "mce", "ece_equal_mass"]
 Region = Literal["all", "foreground", "gt_foreground", "pred_foreground"]
 _TABLES = ("n", "correct", "conf_hi", "conf_lo")
@@ -31,7 +33,8 @@ class PooledCalibration:
     the prediction alone (`pred_foreground`). `from_logits` says what values are; they are never guessed.
 
     With several ranks, a `DistributedSampler` repeats images to fill up the last batch, and what is repeated counts
-    twice; give each rank its own images instead.
+    twice; give each rank its own images instead. Voxels whose label is `ignore_index` are left out. Raises ValueError
+    for options out of range.
     """
 
     def __init__(
@@ -65,7 +68,10 @@ class PooledCalibration:
         return torch.zeros(len(_TABLES), 1 + self.num_classes, NUM_CELLS, dtype=torch.int64)
 
     def update(self, values: Tensor, labels: Tensor) -> None:
-        """Add a batch, see `tables_of`."""
+        """Add a batch: values (B, C, *S) against labels (B, *S), (B, 1, *S) or one-hot (B, C, *S).
+
+        Raises ValueError as `tables_of`.
+        """
         self.tables += self.tables_of(values, labels)
 
     def compute(self) -> Tensor:
@@ -90,7 +96,7 @@ class PooledCalibration:
         return torch.stack([getattr(counts, name) for name in _TABLES])
 
     def score_of(self, tables: Tensor) -> Tensor:
-        """The score of such tables, float64."""
+        """The score of tables (4, 1 + C, cells), float64: () or, classwise, (C,); NaN where no voxel was counted."""
         counts = CalibrationCounts(*tables)
         if self.score == "ece_equal_mass":
             return torch.tensor(counts.ece_equal_mass(self.bins), dtype=torch.float64)
@@ -99,7 +105,7 @@ class PooledCalibration:
 
 
 def class_indices(values: Tensor, labels: Tensor) -> Tensor:
-    """labels (B, *S), (B, 1, *S) or one-hot (B, C, *S) as int64 (B, *S); ValueError for anything else."""
+    """labels (B, *S), (B, 1, *S) or one-hot (B, C, *S), beside values (B, C, *S), as int64 (B, *S); else ValueError."""
     if labels.shape == values.shape:
         if not bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
             raise ValueError("labels of the shape of values must be one-hot; give integers (B, 1, *S) otherwise")

@@ -17,12 +17,15 @@ try:
 except ImportError:
     raise MissingExtraError("torchmetrics", "torchmetrics") from None
 
+__all__ = ["PooledCalibrationError"]
+
 
 class PooledCalibrationError(Metric):  # type: ignore[misc] # torchmetrics is not followed by mypy
     """The score over all voxels of all batches and ranks; options are those of `PooledCalibration`.
 
     `preds` (B, C, *S) and `target` (B, *S), (B, 1, *S) or one-hot (B, C, *S). The state is one int64 tensor, which
-    torchmetrics sums over ranks. The score is computed on the CPU, in float64.
+    torchmetrics sums over ranks. The score is computed on the CPU, in float64. `num_classes`, `bins`, `edges`,
+    `region`, `ignore_index` and `from_logits` have their meanings there.
     """
 
     is_differentiable = False

@@ -3,6 +3,13 @@
     objective = build("mbls", num_classes=4, margin=5)      # cross-entropy + 0.1 * margin penalty
     loss = objective(logits, labels)                        # logits (B, C, *S), labels (B, *S)
 
+What a name means everywhere in here: `logits` (B, C, *S) float, S the axes of space in array order; `labels` (B, *S)
+integers in 0..C-1; `valid` (B, *S) bool, the voxels that count; `images` (B, M, *S), read by terms that weigh voxels by
+intensity; `num_classes` C, background included; `ignore_index` the label of voxels that count nowhere; `kernel_size`
+the edge of a window in voxels, odd, one number or one an axis; `padding` what lies beyond the border: "background"
+(class 0), "replicate" (the nearest voxel) or "zeros" (no class). A constructor raises ValueError for an option out of
+range.
+
 To add one: a term in its own file, and in registry.py one line in TERMS and for a published method one in RECIPES.
 """
 
@@ -12,12 +19,32 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from medcalib.losses.cross_entropy import CrossEntropy
+from medcalib.losses.multipliers import Multipliers
 from medcalib.losses.objective import Objective, WeightedTerm
+from medcalib.losses.reduction import valid_mean
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
+from medcalib.losses.state import RunningSums
 from medcalib.losses.term import Term
 from medcalib.options import check_option
 
-__all__ = ["RECIPES", "TERMS", "Objective", "Recipe", "Term", "build", "build_terms", "names", "parameters"]
+__all__ = [
+    "RECIPES",
+    "TERMS",
+    "CrossEntropy",
+    "Multipliers",
+    "Objective",
+    "Recipe",
+    "RunningSums",
+    "Term",
+    "WeightedTerm",
+    "build",
+    "build_terms",
+    "names",
+    "parameters",
+    "term_parameters",
+    "valid_mean",
+]
 
 
 def names() -> list[str]:
@@ -26,7 +53,10 @@ def names() -> list[str]:
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
-    """Hyperparameters of a method: those of its terms' constructors, and `weight` if it has several terms."""
+    """Hyperparameters of a method: those of its terms' constructors, and `weight` if it has several terms.
+
+    Raises ValueError for an unknown name.
+    """
     recipe = _recipe(name)
     found: dict[str, inspect.Parameter] = {}
     for term in recipe.terms:
@@ -38,7 +68,10 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
 
 
 def term_parameters(term: str) -> dict[str, inspect.Parameter]:
-    """Keyword-only constructor parameters of one term, annotations resolved: its hyperparameters."""
+    """Keyword-only constructor parameters of one term, annotations resolved: its hyperparameters.
+
+    Raises KeyError for an unknown term.
+    """
     signature = inspect.signature(TERMS[term], eval_str=True)
     return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 
@@ -65,7 +98,11 @@ def build(name: str, num_classes: int, *, ignore_index: int | None = None, **hyp
 def build_terms(
     parts: Iterable[tuple[str, float, dict[str, Any]]], num_classes: int, *, ignore_index: int | None = None
 ) -> Objective:
-    """An objective from (term name, weight, hyperparameters); two likelihoods are refused."""
+    """An objective from `parts`: (term name, weight >= 0, its hyperparameters), in the order of the sum.
+
+    Raises ValueError for an unknown term or hyperparameter, a value out of range, a term that stands twice, and two
+    terms that are likelihoods.
+    """
     parts = list(parts)
     check_option("num_classes", num_classes, int)
     if num_classes < 2:

@@ -45,7 +45,7 @@ def soft_bins(probs: Tensor, labels: Tensor, valid: Tensor, *, num_bins: int) ->
     """Sums over the same bins, a voxel being split linearly between the two bins whose centers enclose its p.
 
     A p beyond the outermost centers belongs to the outermost bin. Shapes: probs (B, C, *S), labels (B, *S),
-    valid (B, *S) bool. All three sums have a gradient.
+    valid (B, *S) bool. All three sums have a gradient. `num_bins` of equal width.
     """
     rows, ones, sums = _rows(valid, num_bins), torch.ones_like(labels, dtype=torch.float64), []
     for k, p in enumerate(probs.unbind(1)):
@@ -78,6 +78,9 @@ def average_calibration_error(bins: BinSums, *, ignore_empty_classes: bool) -> T
 
 class HardACE(Term):
     """mL1-ACE with hard bins: the gradient moves the mean probability of a bin, voxels do not change bins.
+
+    `num_bins`: 1 to 1000 of equal width. Without `include_background` class 0 is left out; with `ignore_empty_classes`
+    a class that an image lacks counts as 0.
 
     References: T. Barfoot et al., Average Calibration Error: A Differentiable Loss for Improved Reliability in
     Image Segmentation, MICCAI 2024; T. Barfoot et al., Average Calibration Losses for Reliable Uncertainty in

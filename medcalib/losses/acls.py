@@ -38,6 +38,8 @@ def acls_penalty(
 class ACLSPenalty(Term):
     """Lowers the largest logit beyond the margin, and raises those that lie further than the margin below it.
 
+    `weight_top` and `weight_rest` weigh the two parts, see `acls_penalty`.
+
     Reference: H. Park et al., ACLS: Adaptive and Conditional Label Smoothing for Network Calibration, ICCV 2023
     (arXiv 2308.11911). As in the official code, the largest logit is measured from zero, so the penalty depends
     on a shift of all logits; `top_reference="min"` measures it from the smallest logit of the voxel.

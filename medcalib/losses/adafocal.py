@@ -97,7 +97,7 @@ class AdaFocalLoss(Term, Float64Module):
         return torch.cat(self.seen) if self.seen else self.edges.new_zeros(0, 3)
 
     def set_extra_state(self, state: Any) -> None:
-        """For `load_state_dict`."""
+        """For `load_state_dict`. `state` is what `get_extra_state` gave."""
         self.seen = [state.to(self.edges)] if len(state) else []
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AdaFocalLoss:
@@ -130,9 +130,10 @@ class AdaFocalLoss(Term, Float64Module):
 
 
 def equal_mass_edges(confidence: Tensor, weight: Tensor, num_bins: int) -> Tensor:
-    """num_bins + 1 edges between which the sorted `confidence (n,)` has equal weight, interpolated linearly.
+    """num_bins + 1 edges between which sorted confidences have equal weight, interpolated linearly.
 
-    Sample i stands at the weight of those before it; the last edges meet the largest confidence.
+    Shapes: confidence (n,) ascending, weight (n,) -> (num_bins + 1,). Sample i stands at the weight of those before it;
+    the last edges meet the largest confidence.
     """
     position = weight.cumsum(0) - weight
     wanted = torch.linspace(0, 1, num_bins + 1, dtype=torch.float64, device=weight.device) * weight.sum()
@@ -143,7 +144,10 @@ def equal_mass_edges(confidence: Tensor, weight: Tensor, num_bins: int) -> Tenso
 
 
 def bin_gaps(confidence: Tensor, correct: Tensor, weight: Tensor, edges: Tensor) -> Tensor:
-    """Mean confidence minus accuracy of each bin (a, b]; 0 where no confidence lies."""
+    """Mean confidence minus accuracy of each bin (a, b], weighted; 0 where no confidence lies.
+
+    Shapes: confidence (n,), correct (n,) in {0, 1}, weight (n,), edges (num_bins + 1,) -> (num_bins,) in [-1, 1].
+    """
     place = torch.searchsorted(edges, confidence) - 1  # the smallest confidence lies in no bin
     inside = (place >= 0) & (place < len(edges) - 1)
     sums = edges.new_zeros(2, len(edges) - 1)

@@ -27,7 +27,7 @@ def brier_score(logits: Tensor, labels: Tensor, valid: Tensor, *, class_reductio
     """mean over voxels of the sum or mean over classes of (p_k - q_k)^2, p = softmax(logits), q = one-hot labels.
 
     Shapes: logits (B, C, *S), labels (B, *S), valid (B, *S) bool. Returns a scalar: in [0, 2] with "sum", in
-    [0, 2/C] with "mean".
+    [0, 2/C] with "mean". `class_reduction` chooses.
     """
     return valid_mean(_squared(probability_errors(logits, labels), class_reduction), valid)
 
@@ -38,6 +38,7 @@ def adaptive_brier_score(
     """mean over voxels of (1 - p_t)^gamma_calibration times the Brier score of the voxel (see `brier_score`).
 
     Shapes: logits (B, C, *S), labels (B, *S), valid (B, *S) bool. The factor is a constant for the gradient.
+    `class_reduction`: as there.
     """
     errors = probability_errors(logits, labels)
     factor = -true_class(errors, labels).detach()
@@ -67,6 +68,9 @@ class BrierScore(Term):
 
 class AdaptiveBrierScore(Term):
     """The Brier score with more weight on voxels whose true class is improbable: the calibration term of SA-FCL.
+
+    Parameters as `adaptive_brier_score`: `gamma_calibration` >= 0 is the exponent of the factor, `class_reduction`
+    "sum" or "mean".
 
     Reference: W. Liang et al., Calibrating Deep Neural Network using Euclidean Distance, 2024 (arXiv
     2410.18321). As in the official code the factor has no gradient.

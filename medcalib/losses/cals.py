@@ -22,7 +22,9 @@ def margin_violation(logits: Tensor, *, margin: float, normalize: bool) -> Tenso
 class CALSPenalty(Term):
     """mean over voxels and classes of P(h_k; lam_k, rho_k): one multiplier for each logit channel.
 
-    h_k = (d_k - margin) / margin, P see `penalty_value`; the multipliers step in `update` (see `Multipliers`).
+    h_k = (d_k - margin) / margin, P see `penalty_value`; the multipliers step in `update` (see `Multipliers`). Without
+    `normalize`, h_k = d_k - margin. `rho` is the first coefficient; `rho_max`, `rho_step`, `growth`, `tolerance`,
+    `lam_min` and `lam_max`: see `Multipliers`.
 
     Reference: B. Liu et al., Class Adaptive Network Calibration, CVPR 2023 (arXiv 2211.15088), eq. 9 to 12. As in the
     official code it is a mean over classes, not a sum. p3 hardly grows from its start at 1e-6; use phr.

@@ -20,7 +20,7 @@ Granularity = Literal["scalar", "class", "region", "class_region"]
 
 
 class Constraint(NamedTuple):
-    """What the multipliers of a batch act on."""
+    """What the multipliers of a batch act on: h (B, K, *S) >= 0, and which voxels are boundary (B, 1, *S) bool."""
 
     h: Tensor  # (B, K, *S), >= 0: one entry a class, or one for all where granularity is "region"
     boundary: Tensor | None  # (B, 1, *S) bool; None where regions are not told apart
@@ -39,7 +39,8 @@ class CRaCPenalty(Term):
     multipliers of "class" are weighted by the inverse frequency of each class, normalized over the classes present
     (official: NaN when one is absent; here the multiplier of an absent class is kept).
     `one_sided` is relu(u_k - m tau_k), the official constr_type "max". compat: the official code finds boundaries by
-    a sum that is zero but for rounding and so misses some; "official" does the same, "exact" compares labels.
+    a sum that is zero but for rounding and so misses some; "official" does the same, "exact" compares labels. `rho` is
+    the first coefficient; `rho_max`, `rho_step`, `growth`, `tolerance`, `lam_min` and `lam_max`: see `Multipliers`.
 
     Reference: B. Murugesan et al., Class and Region-Adaptive Constraints for Network Calibration, MICCAI 2024
     (arXiv 2403.12364). Its region-only code groups by foreground and background of all image pairs, and its other

@@ -24,7 +24,8 @@ def label_smoothing(logits: Tensor, labels: Tensor, valid: Tensor, *, smoothing:
     """Cross-entropy against smoothed targets, for smoothing a in [0, 1).
 
     uniform: (1-a)(-log p_t) + (a/C) sum_k(-log p_k), which is `torch.nn.CrossEntropyLoss(label_smoothing=a)`;
-    others:  (1-a)(-log p_t) + (a/(C-1)) sum_{k != t}(-log p_k), the form of the MDCA, SDC and FCL codes.
+    others:  (1-a)(-log p_t) + (a/(C-1)) sum_{k != t}(-log p_k), the form of the MDCA, SDC and FCL codes. The form is
+    `mode`. Returns a scalar >= 0.
     """
     negative = -log_softmax(logits, 1)
     own, total = true_class(negative, labels), negative.sum(1)
@@ -34,7 +35,10 @@ def label_smoothing(logits: Tensor, labels: Tensor, valid: Tensor, *, smoothing:
 
 
 class CrossEntropy(Term):
-    """-log p_t, averaged over voxels."""
+    """-log p_t, averaged over voxels.
+
+    Reference: I. J. Good, Rational Decisions, J. Royal Statistical Society B 1952 (the logarithmic score).
+    """
 
     likelihood = True
 
@@ -50,6 +54,8 @@ class CrossEntropy(Term):
 
 class LabelSmoothing(Term):
     """Cross-entropy with smoothed targets; takes the place of plain cross-entropy.
+
+    `mode`: see `label_smoothing`.
 
     Reference: C. Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, section 7. The medical
     comparisons (MarginLoss, SVLS) use smoothing 0.1.

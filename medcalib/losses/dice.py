@@ -23,7 +23,7 @@ def dice_loss(
 
     p = softmax(logits), q = one-hot labels, sums over the valid voxels s of an image; a = 2 if `squared` else 1.
     Shapes: logits (B, C, *S), labels (B, *S), valid (B, *S) bool. Returns a scalar in [0, 1]. An absent class
-    costs nearly 1, as in the published baselines.
+    costs nearly 1, as in the published baselines. Without `include_background` class 0 is left out of the mean.
     """
     probs = torch.softmax(logits, 1) * valid.unsqueeze(1)
     target = one_hot(labels, logits.shape[1]).movedim(-1, 1).to(probs.dtype) * valid.unsqueeze(1)
@@ -36,6 +36,8 @@ def dice_loss(
 
 class DiceLoss(Term):
     """Soft Dice loss over the softmax. Defaults are those of the CE+Dice baseline of the margin papers.
+
+    Parameters as `dice_loss`: `smooth_nr` and `smooth_dr` keep the ratio finite, `include_background` counts class 0.
 
     Reference: F. Milletari et al., V-Net, 3DV 2016, section 3. `squared=True, smooth_nr=0` is the baseline of
     the average-calibration papers (arXiv 2403.06759).

@@ -18,7 +18,7 @@ def negative_entropy(logits: Tensor, labels: Tensor, valid: Tensor, *, class_red
     """mean over voxels of the mean or sum over classes of p_k log p_k, p = softmax(logits).
 
     Shapes: logits (B, C, *S), labels (B, *S) (not used), valid (B, *S) bool. Returns a scalar <= 0: with "sum"
-    it is minus the entropy H in nats, at least -log C; with "mean" it is -H / C.
+    it is minus the entropy H in nats, at least -log C; with "mean" it is -H / C. `class_reduction` chooses.
     """
     del labels
     probs = torch.softmax(logits, 1).clamp(TINY, 1 - TINY)

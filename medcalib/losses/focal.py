@@ -53,7 +53,7 @@ def true_and_others(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def power(base: Tensor, gamma: float | Tensor) -> Tensor:
-    """base ** gamma for base >= 0."""
+    """base ** gamma, elementwise, for base >= 0 and gamma a number or a tensor; its gradient at base 0 is finite."""
     return base.clamp_min(torch.finfo(base.dtype).tiny).pow(gamma)  # 0 ** gamma has no gradient for gamma < 1
 
 

@@ -36,6 +36,9 @@ def margin_penalty(
 class MarginPenalty(Term):
     """Margin-based label smoothing: logit distances beyond the margin are penalized, those within are free.
 
+    `schedule` with `schedule_rate`, `schedule_every` (updates) and `schedule_max`: the weight grows, see
+    `GrowingFactor`.
+
     References: B. Liu et al., The Devil is in the Margin, CVPR 2022, eq. 8; B. Murugesan et al., Calibrating
     segmentation networks with margin-based label smoothing, Medical Image Analysis 2023. The official power-2
     form squares before the relu and so is two-sided: `power=2, two_sided=True` reproduces it, the one-sided

@@ -31,7 +31,7 @@ def mmce_penalty(
     official: sqrt(A / n+^2 + B / n-^2 - 2D / (n+ n-)), which divides twice and fades as the volume grows
 
     Shapes: logits (B, C, *S), labels (B, *S), valid (B, *S) bool. c has no gradient. MMCE_w is 0 when all
-    voxels or none are correct.
+    voxels or none are correct. `weighting` chooses the form; `max_voxels` and `seed`: see `sampled_voxels`.
     """
     where = torch.unravel_index(sampled_voxels(labels, valid, logits.shape[1], max_voxels, seed), labels.shape)
     across_classes: tuple[Tensor | slice, ...] = (where[0], slice(None), *where[1:])
@@ -55,7 +55,7 @@ def sampled_voxels(labels: Tensor, valid: Tensor, num_classes: int, max_voxels: 
 
     The valid voxels, ordered by label and then by position, are cut into strata of equal size (to one voxel)
     and each gives one voxel at random. Nothing but the arguments decides which, so that a resumed run and a
-    numeric gradient see the same ones. Shapes: labels (B, *S), valid (B, *S) bool -> (M,) int64.
+    numeric gradient see the same ones. Shapes: labels (B, *S), valid (B, *S) bool -> (M,) int64. `seed` fixes the draw.
     """
     kept = labels.where(valid, -1).flatten()
     if max_voxels is None or max_voxels >= len(kept):
@@ -71,6 +71,9 @@ def sampled_voxels(labels: Tensor, valid: Tensor, num_classes: int, max_voxels: 
 
 class MMCEPenalty(Term):
     """Kernel distance between confidence and accuracy, over a sample of the voxels or over all of them.
+
+    Parameters as `mmce_penalty`: `kernel_width` >= 0.01, `weighting` "none", "official" or "mean", `seed` of the
+    sample.
 
     Reference: A. Kumar et al., Trainable Calibration Measures For Neural Networks From Kernel Mean Embeddings,
     ICML 2018. The public code of CALS adds MMCE squared, without the root, and its MMCE_w ("official") divides

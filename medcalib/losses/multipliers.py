@@ -31,7 +31,11 @@ def penalty_value(h: Tensor, lam: Tensor, rho: Tensor, penalty: Penalty) -> Tens
 
 
 def penalty_slope(h: Tensor, lam: Tensor, rho: Tensor, penalty: Penalty) -> Tensor:
-    """dP/dh, elementwise: what a multiplier becomes next."""
+    """dP/dh of `penalty_value`, elementwise in h, lam and rho: what a multiplier becomes next; never negative.
+
+    phr: max(lam + rho h, 0);  p2: lam + 2 lam rho h + rho^2 h^2 / 2 where h >= 0, else lam / (1 - rho h)^2;  p3: p2
+    without the square.
+    """
     if penalty == "phr":
         return (lam + rho * h).clamp(min=0)
     below, above = h.clamp(max=0), h.clamp(min=0)
@@ -83,21 +87,24 @@ class Multipliers(Float64Module):
         self.sums = RunningSums(slope=size, violation=size)
 
     def value(self, h: Tensor, lam: Tensor, rho: Tensor) -> Tensor:
-        """`penalty_value` with the chosen penalty."""
+        """`penalty_value` with the chosen penalty, elementwise in h, lam and rho."""
         return penalty_value(h, lam, rho, self.penalty)
 
     def slope(self, h: Tensor, lam: Tensor, rho: Tensor) -> Tensor:
-        """`penalty_slope` with the chosen penalty, within the limits of lam (per voxel, as in the official code)."""
+        """`penalty_slope` with the chosen penalty, within the limits of lam (per voxel, as in the official code).
+
+        Elementwise in h, lam and rho.
+        """
         return penalty_slope(h, lam, rho, self.penalty).clamp(self.lam_min, self.lam_max)
 
     def add(self, slopes: Tensor, violations: Tensor, voxels: Tensor) -> None:
-        """Add sums over so many voxels of slopes and violations, `(size,)` each."""
+        """Add sums over so many `voxels` (1,): slopes (size,) and violations (size,)."""
         self.sums.add(voxels, slope=slopes, violation=violations)
 
     def update(self, share: Tensor | None = None) -> None:
-        """One step of lam and rho; nothing changes where nothing was observed.
+        """One step of lam and rho; nothing changes where nothing was observed. A collective over ranks.
 
-        share: factor of each new lam; a multiplier whose factor is 0 is kept as it is.
+        `share` (size,): factor of each new lam; a multiplier whose factor is 0 is kept as it is.
         """
         totals = self.sums.drain()
         if totals is None or not finite(totals):
@@ -115,7 +122,7 @@ class Multipliers(Float64Module):
 
 
 def finite(totals: dict[str, Tensor]) -> bool:
-    """Whether a step can be taken from these sums; says so where not."""
+    """Whether a step can be taken from these sums, totals (size,) by name; a warning of the log says where not."""
     if all(bool(total.isfinite().all()) for total in totals.values()):
         return True
     log.warning("the multipliers keep their values: logits that were observed are not finite")

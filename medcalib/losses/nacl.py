@@ -28,7 +28,12 @@ def neighbor_targets(
     padding: Padding,
     sigma: float,
 ) -> Tensor:
-    """What the logits of each voxel are pulled to: class proportions (B, C, *S) of its window, by `kernel`."""
+    """What the logits of each voxel are pulled to: class proportions (B, C, *S) of its window, by `kernel`.
+
+    `kernel`: "mean" or "svls" of `neighborhood_proportions`, or one of `image_weighted_proportions`, which reads images
+    (B, M, *S); `sigma` of its Gaussian, in voxels. Where `valid` (B, *S) is false a label enters no window. Raises
+    ValueError where images are needed and missing.
+    """
     classes, coded = logits.shape[1], labels.where(valid, -1)
     if kernel == "mean" or kernel == "svls":
         return neighborhood_proportions(
@@ -43,10 +48,9 @@ def neighbor_targets(
 def neighbor_penalty(
     logits: Tensor, targets: Tensor, valid: Tensor, *, distance: Literal["l1", "l2"], softmax: bool
 ) -> Tensor:
-    """mean over voxels and classes of |t_k - u_k| ("l1") or (t_k - u_k)^2 ("l2").
+    """mean over voxels and classes of |t_k - u_k| (`distance` "l1") or (t_k - u_k)^2 ("l2").
 
-    Shapes: logits (B, C, *S), targets t (B, C, *S), valid (B, *S) bool. u is the logits themselves, or their
-    softmax.
+    Shapes: logits (B, C, *S), targets t (B, C, *S), valid (B, *S) bool. u is the logits themselves, or their softmax.
     """
     difference = targets - (torch.softmax(logits, 1) if softmax else logits)
     return valid_mean((difference.abs() if distance == "l1" else difference.square()).mean(1), valid)
@@ -54,6 +58,8 @@ def neighbor_penalty(
 
 class NeighborPenalty(Term):
     """Pulls logits to the class proportions of the neighborhood.
+
+    `kernel` and `sigma`: see `neighbor_targets`; `distance` and `softmax`: see `neighbor_penalty`.
 
     References: B. Murugesan et al., Trust your neighbours, MICCAI 2023 (arXiv 2303.06268), eq. 4; Neighbor-aware
     calibration, arXiv 2401.14487. As in the official code, u is the raw logits by default, though proportions lie in

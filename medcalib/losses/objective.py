@@ -18,7 +18,7 @@ from medcalib.options import check_option
 
 
 class WeightedTerm(NamedTuple):
-    """One summand of an objective."""
+    """One summand of an objective: the `name` that logs show, its `weight` >= 0, and the `term`."""
 
     name: str
     weight: float
@@ -30,7 +30,8 @@ class Objective(nn.Module):
 
     `valid` (the voxels whose label is not `ignore_index`) is computed here once and given to every term, with
     labels set to 0 where they are ignored; so no term can forget it. Terms run in float32 at least, also under
-    autocast: bfloat16 has a spacing of 0.0625 at a margin of 10.
+    autocast: bfloat16 has a spacing of 0.0625 at a margin of 10. Raises ValueError without a term, for a name that
+    stands twice, and for fewer than two classes.
     """
 
     def __init__(self, terms: Iterable[WeightedTerm], num_classes: int, *, ignore_index: int | None = None) -> None:
@@ -59,7 +60,8 @@ class Objective(nn.Module):
         """The weighted terms by name; their sum is the loss.
 
         remember: keep what the multipliers need of this batch for `observe_remembered`; a fused pass sums it while it
-        computes the loss.
+        computes the loss. Raises ValueError for shapes that do not fit, labels that are no classes, and images that are
+        missing.
         """
         logits, labels = self._checked(logits, labels)
         if remember or self._remembered is not None:  # to set an attribute of a module takes microseconds
@@ -89,7 +91,10 @@ class Objective(nn.Module):
 
     @torch.no_grad()
     def observe(self, logits: Tensor, labels: Tensor) -> None:
-        """Let terms with multipliers see a batch (sums are added up, nothing changes yet)."""
+        """Let terms with multipliers see a batch (sums are added up, nothing changes yet).
+
+        Raises ValueError as `parts`.
+        """
         logits, labels = self._checked(logits, labels)
         self._observe(logits, labels, {})
 

@@ -15,7 +15,8 @@ Schedule = Literal["none", "add", "multiply", "step"]
 class GrowingFactor(Float64Module):
     """`factor`, 1 at the start; each update adds `rate` or multiplies by it, up to `largest`.
 
-    "step" multiplies in every `every`-th update. Buffers, saved and restored with the objective.
+    "step" multiplies in every `every`-th update. Buffers, saved and restored with the objective. `schedule`: "none",
+    "add", "multiply" or "step".
 
     Source: the alpha schedules of the MbLS code. There mu and the largest alpha are absolute; here they are relative
     to the weight of the term: rate = mu / weight for "add", mu for the others, largest = max_alpha / weight.

@@ -42,7 +42,8 @@ def boundary_targets(
     voxels (an axis of a single voxel has none to reflect and repeats it). With gradient, u is 0 for all classes
     more than two voxels away from a boundary.
 
-    A's division by the weights of the valid neighbors would cancel in u, so the sums are not divided.
+    A's division by the weights of the valid neighbors would cancel in u, so the sums are not divided. `morphology` is M
+    ("dilation", "erosion", "gradient"), `aggregation` A ("mean", "gaussian").
     """
     target = torch.empty((labels.shape[0], num_classes, *labels.shape[1:]), dtype=dtype, device=labels.device)
     for k in range(num_classes):
@@ -63,7 +64,7 @@ def signed_distance_targets(labels: Tensor, valid: Tensor, num_classes: int, *, 
     Shapes: labels (B, *S), valid (B, *S) bool -> (B, C, *S) float32 in [-1, 1]; 0 where not valid. Distances are
     Euclidean, in voxels, in all axes, to the nearest valid voxel: outside a class to the class, inside to another
     one. "official" is positive outside and negative inside, "inside_positive" the opposite. A class that an image
-    lacks is 1 away everywhere, one that covers all of it -1 (with the official sign).
+    lacks is 1 away everywhere, one that covers all of it -1 (with the official sign). `sdf_sign` chooses.
     """
     shape = (labels.shape[0], num_classes, *labels.shape[1:])
     sdf, own = torch.empty(shape, dtype=torch.float32, device=labels.device), labels.unsqueeze(1)
@@ -93,7 +94,8 @@ def sdc_penalty(
     """mean over voxels and classes of d(u_k, p_k) + d(2 p_k - 1, sdf_k) / sdf_scale, p = softmax(logits).
 
     Shapes: logits (B, C, *S) with 2 or 3 spatial axes, labels (B, *S), valid (B, *S) bool. d is |.| ("l1") or the
-    square ("l2"); u of `boundary_targets` and sdf of `signed_distance_targets` carry no gradient.
+    square ("l2"); u of `boundary_targets` and sdf of `signed_distance_targets` carry no gradient. `distance` is d;
+    `morphology`, `aggregation` and `sdf_sign`: as there. Raises ValueError for another number of axes.
     """
     if logits.ndim not in (4, 5):
         raise ValueError(f"logits must be (B, C, H, W) or (B, C, D, H, W), got {tuple(logits.shape)}")
@@ -123,7 +125,7 @@ class SDCPenalty(Term):
 
     Differs from the official code: for a class that is absent or covers an image that code measures to a point
     outside the array, here the signed distance is then 1 and -1; ignored voxels are supported. Its other
-    morphological operations and aggregations are left out.
+    morphological operations and aggregations are left out. `aggregation`: see `boundary_targets`.
     """
 
     def __init__(

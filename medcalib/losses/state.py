@@ -36,12 +36,15 @@ class RunningSums(nn.Module):
         self.values = {name: torch.zeros(size, dtype=torch.float64) for name, size in {"voxels": 1, **sizes}.items()}
 
     def add(self, voxels: Tensor, **sums: Tensor) -> None:
-        """Add sums over so many voxels."""
+        """Add sums (size,) by name, which were taken over so many `voxels` (1,)."""
         for name, value in {"voxels": voxels, **sums}.items():
             self.values[name] = self.values[name].to(value.device) + value
 
     def drain(self) -> dict[str, Tensor] | None:
-        """Totals over all ranks, after which all is 0. None where no rank has seen a voxel."""
+        """Totals over all ranks, after which all is 0. None where no rank has seen a voxel.
+
+        A collective: every rank must call it.
+        """
         packed = all_reduce_sum(torch.cat(list(self.values.values())))
         totals = dict(zip(self.values, torch.split(packed, [len(v) for v in self.values.values()]), strict=True))
         self.clear()

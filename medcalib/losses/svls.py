@@ -39,6 +39,8 @@ def svls_loss(
 class SVLSLoss(Term):
     """Cross-entropy against labels that are smoothed near boundaries; takes the place of cross-entropy.
 
+    `sigma`: of the Gaussian, in voxels, 0.1 to 100.
+
     Reference: M. Islam and B. Glocker, Spatially Varying Label Smoothing, IPMI 2021 (arXiv 2104.05788),
     section 2. The official 2D code always uses a window of 3 and, for larger ones, reads the center from a
     wrong place; here `kernel_size` is what it says and the center has weight 1/2.

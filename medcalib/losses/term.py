@@ -12,7 +12,10 @@ from medcalib.ops.fused import FusedStats
 
 
 class FusedPart(NamedTuple):
-    """What a term contributes to one fused pass: options of a `FusedSpec`, and lam and rho (2, C) of its penalty."""
+    """What a term contributes to one fused pass: options of a `FusedSpec`, and lam and rho (2, C) of its penalty.
+
+    The latter are `multipliers`, None for a penalty that has none.
+    """
 
     options: dict[str, Any]
     multipliers: tuple[Tensor, Tensor] | None = None
@@ -31,16 +34,22 @@ class Term(nn.Module):
     uses_images = False
 
     def forward(self, logits: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """The value of the term, a scalar."""
+        """The value of the term, a scalar. Raises TypeError in a subclass that has none of its own."""
         raise TypeError(f"{type(self).__name__} does not define forward(logits, labels, valid)")
 
     def fused(self, num_classes: int, device: torch.device) -> FusedPart | None:
-        """How the fused operator computes this term; None where it cannot."""
+        """How the fused operator computes this term; None where it cannot.
+
+        `device` is that of the logits: each has kernels of its own.
+        """
         del num_classes, device
         return None
 
     def add_sums(self, sums: FusedStats) -> None:
-        """As `observe`, from the sums of a fused pass; for a term that is `fused`."""
+        """As `observe`, from the sums of a fused pass; for a term that is `fused`.
+
+        Raises TypeError in a subclass that is `fused` and has none of its own.
+        """
         raise TypeError(f"{type(self).__name__} does not define add_sums(sums)")
 
     def observe(self, logits: Tensor, labels: Tensor, valid: Tensor) -> None:

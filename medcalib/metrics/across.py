@@ -12,11 +12,13 @@ from scipy.special import stdtrit
 from medcalib.metrics.calibration import CalibrationCounts, Edges
 from medcalib.metrics.intervals import MIN_PATIENTS
 
+__all__ = ["Across", "across_interval", "across_patients", "ece_across"]
+
 Array = NDArray[np.float64]
 
 
 class Across(NamedTuple):
-    """The estimate (it may be negative) and its 95 % interval within [0, inf); None where it cannot be computed."""
+    """The `value`, which may be negative, and its 95 % interval `low` to `high` in [0, inf); None: unknown."""
 
     value: float | None
     low: float | None

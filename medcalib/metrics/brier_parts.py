@@ -10,6 +10,8 @@ from torch import Tensor
 from medcalib.metrics.calibration import CalibrationCounts, Edges
 from medcalib.ops.scoring import from_limbs
 
+__all__ = ["BrierParts", "brier_parts", "classwise_brier"]
+
 
 class BrierParts(NamedTuple):
     """Brier score of each class (C [+ composites],) float64, and what it is made of; NaN where no voxel.
@@ -63,7 +65,10 @@ def brier_parts(counts: CalibrationCounts, bins: int = 15, edges: Edges = "right
 
 
 def classwise_brier(counts: CalibrationCounts) -> Tensor:
-    """Mean of (p - y)^2 of each class (C [+ composites],) float64, in [0, 1]; NaN where no voxel."""
+    """Mean of (p - y)^2 of each class (C [+ composites],) float64, in [0, 1]; NaN where no voxel.
+
+    NaN, too, where the counts lack the sums for whose absence `brier_parts` raises ValueError.
+    """
     if counts.square is None or counts.product is None:
         return torch.full((counts.n.shape[0] - 1,), torch.nan, dtype=torch.float64)
     return brier_parts(counts).brier

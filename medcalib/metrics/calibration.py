@@ -26,7 +26,11 @@ Edges = Literal["right", "left"]
 
 
 class Reliability(NamedTuple):
-    """Float64, one entry a bin (bins,), or (K, bins): voxels, summed confidence, summed hits (or known posterior)."""
+    """A curve, float64, one entry a bin: (bins,), or (K, bins) for K channels.
+
+    `n` voxels; `confidence` and `accuracy` are sums over them: of the confidence, and of the hits (or of the known
+    posterior). Divide by `n` for means.
+    """
 
     n: Tensor
     confidence: Tensor
@@ -44,7 +48,7 @@ class CalibrationCounts:
     All (K, NUM_CELLS) int64: voxels `n`, hits `correct`, and fixed-point limbs of the summed confidences. With
     a known posterior, `truth_hi` and `truth_lo` hold the sums that the hits have in expectation. For the Brier score
     of each channel, limbs (K, 2) of the summed squares `square` and of the summed probabilities of the hits `product`
-    (whose row 0 is unused).
+    (whose row 0 is unused). `conf_hi` and `conf_lo` are those limbs.
     """
 
     n: Tensor
@@ -58,7 +62,7 @@ class CalibrationCounts:
 
     @classmethod
     def zeros(cls, num_classes: int, composites: int = 0) -> CalibrationCounts:
-        """Counts of no voxel: the neutral element of `+`."""
+        """Counts of no voxel: the neutral element of `+`. For `num_classes` classes and so many `composites`."""
         empty = torch.zeros(1 + num_classes + composites, NUM_CELLS, dtype=torch.int64)
         return cls(empty, empty, empty, empty)
 
@@ -88,7 +92,10 @@ class CalibrationCounts:
     def from_logits(
         cls, logits: Tensor, labels: Tensor, *, ignore_index: int | None = None, mask: Tensor | None = None
     ) -> CalibrationCounts:
-        """As `from_probs`, of the float64 softmax of logits (B, C, *S)."""
+        """As `from_probs`, of the float64 softmax of logits (B, C, *S).
+
+        labels (B, *S) and mask (B, *S) as there. Raises ValueError for logits that are not finite, too.
+        """
         if not bool(torch.isfinite(logits).all()):
             raise ValueError("logits hold NaN or infinite values")
         flat, flat_labels, counted = flat_voxels(logits, labels, ignore_index, mask)
@@ -116,7 +123,7 @@ class CalibrationCounts:
         return CalibrationCounts(**summed)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> CalibrationCounts:
-        """Counts of which every table that is there was changed."""
+        """Counts of which `change`, a function of a table of any shape, was applied to every table that is there."""
         changed: dict[str, Any] = {k: None if t is None else change(t) for k, t in vars(self).items()}
         return CalibrationCounts(**changed)
 
@@ -152,7 +159,10 @@ class CalibrationCounts:
         return float(expected_gap(self.reliability(0, bins=bins, edges=edges, true=true)))
 
     def classwise_ece(self, bins: int = 15, edges: Edges = "right", *, true: bool = False) -> Tensor:
-        """ECE of each class probability against its frequency, (C [+ composites],) float64; NaN where no voxel."""
+        """ECE of each class probability against its frequency, (C [+ composites],) float64; NaN where no voxel.
+
+        `true`: against the known posterior, see `ece`.
+        """
         return expected_gap(self._grouped(slice(1, None), bins, edges, true))
 
     def ace_bins(self, bins: int = 15, edges: Edges = "right", channel: int = 0) -> float:
@@ -181,8 +191,10 @@ class CalibrationCounts:
         """ECE over bins of (nearly) equal mass: fine cells in order, each put where its middle voxel falls.
 
         Equal confidences stay together, so the result does not depend on the order of voxels; a cell that holds
-        more than a bin's share makes that bin larger.
+        more than a bin's share makes that bin larger. Raises ValueError for fewer than one bin.
         """
+        if bins < 1:
+            raise ValueError(f"bins must be 1 or more, got {bins}")
         n = self.n[channel]
         total = int(n.sum())
         if not total:
@@ -224,5 +236,8 @@ def _gaps(curve: Reliability) -> Tensor:
 
 
 def expected_gap(curve: Reliability) -> Tensor:
-    """sum_b |confidence - hits| / N over the last axis, NaN where there is no voxel."""
+    """sum_b |confidence - hits| / N over the last axis, NaN where there is no voxel.
+
+    `curve`: of `CalibrationCounts.binned`.
+    """
     return (curve.confidence - curve.accuracy).abs().sum(-1) / curve.n.sum(-1)

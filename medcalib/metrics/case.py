@@ -27,7 +27,7 @@ Protocols = Mapping[str, Mapping[str, float | None]]
 
 @dataclass(frozen=True)
 class RegionScores:
-    """Calibration counts and proper-score sums of one region."""
+    """One region: its `calibration` counts, and the `sums` of proper scores."""
 
     calibration: CalibrationCounts
     sums: ScoreSums
@@ -48,7 +48,8 @@ class CaseScores:
 
     `settings` are the widths in mm that went in, `masks` the names of the regions that are the user's masks,
     `protocols` the numbers of published protocols, `warnings` what reading the case brought up, `inputs` what
-    identifies its files, for callers that look whether a case is done.
+    identifies its files, for callers that look whether a case is done. `case_id` and `patient_id` name the case and
+    whom it is of; `num_classes` counts the background and no composites; `overlap` holds tp, fp and fn of each channel.
     """
 
     case_id: str
@@ -71,7 +72,7 @@ class CaseScores:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write integers and a JSON description into a compressed `.npz`, atomically."""
+        """Write integers and a JSON description into a compressed `.npz` at `path`, atomically."""
         meta = {name: getattr(self, name) for name in _JSON}
         meta |= {"format": FORMAT, "regions": list(self.regions)}
         arrays = {"meta": np.frombuffer(json.dumps(meta, allow_nan=False).encode(), np.uint8)}
@@ -86,7 +87,7 @@ class CaseScores:
 
     @classmethod
     def load(cls, path: Path) -> CaseScores:
-        """Read what `save` wrote; nothing in the file is executed. `DataError` when it is damaged."""
+        """Read what `save` wrote to `path`; nothing in the file is executed. `DataError` when it is damaged."""
         try:
             with zipfile.ZipFile(path) as packed:
                 if sum(member.file_size for member in packed.infolist()) > MAX_BYTES:

@@ -9,9 +9,11 @@ import numpy as np
 from medcalib.metrics.calibration import CalibrationCounts
 from medcalib.metrics.cells import is_point, upper_edges
 
+__all__ = ["ErrorOverlap", "uncertainty_error_overlap"]
+
 
 class ErrorOverlap(NamedTuple):
-    """The largest Dice of {uncertainty > threshold} and {error}, and the threshold that it is reached at."""
+    """The largest `dice` of {uncertainty > threshold} and {error}, in [0, 1], and its `threshold`."""
 
     dice: float
     threshold: float

@@ -10,6 +10,8 @@ import numpy as np
 import scipy  # not scipy.stats: it is loaded on first use, which takes nearly a second
 from numpy.typing import NDArray
 
+__all__ = ["Interval", "of_ece", "of_mean", "of_means", "over_patients"]
+
 Array = NDArray[np.float64]
 RESAMPLES = 2000
 SCORES = 64  # bootstrapped together: memory of 64 x 100 resamples x patients
@@ -17,7 +19,7 @@ MIN_PATIENTS = 3  # below, an interval over patients says nothing
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; None where it cannot be computed."""
+    """A 95 % interval, `low` to `high`; None where it cannot be computed."""
 
     low: float | None
     high: float | None
@@ -25,6 +27,8 @@ class Interval(NamedTuple):
 
 def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int, *, seed: int = 0) -> Interval:
     """95 % BCa interval of `statistic(indices of patients (..., P)) -> (...)` over resampled patients.
+
+    `seed` fixes the 2000 resamples. Both ends are None below 3 patients.
 
     Reference: B. Efron, Better Bootstrap Confidence Intervals, JASA 1987. Where BCa is undefined (all patients
     alike) or leaves out the median of the resamples, the percentile interval is given, widened to the value: an ECE
@@ -37,7 +41,10 @@ def over_patients(statistic: Callable[[NDArray[np.intp]], Array], patients: int,
 def over_patients_at_once(
     statistics: Callable[[NDArray[np.intp]], Array], patients: int, scores: int, seed: int
 ) -> list[Interval]:
-    """As `over_patients` for statistics(indices (..., P)) -> (scores, ...), whose resamples are the same."""
+    """As `over_patients` for statistics(indices (..., P)) -> (scores, ...), whose resamples are the same.
+
+    `seed` fixes them.
+    """
     found = [Interval(None, None)] * scores
     if patients < MIN_PATIENTS:
         return found
@@ -88,7 +95,7 @@ def of_means(sums: Array, counts: Array) -> list[Interval]:
 
 
 def of_mean(sums: Array, counts: Array) -> Interval:
-    """`of_means` of one score, one entry a patient."""
+    """`of_means` of one score: sums (P,) and counts (P,), one entry a patient."""
     return of_means(sums[None], counts[None])[0]
 
 
@@ -103,7 +110,7 @@ def _of_block(sums: Array, counts: Array) -> list[Interval]:
 
 
 def of_ece(gaps: Array, voxels: Array) -> Interval:
-    """Interval of the pooled ECE from (patients, bins) sums of confidence minus hits, and of voxels."""
+    """Interval of the pooled ECE from gaps (P, bins), sums of confidence minus hits, and voxels (P, bins)."""
 
     def ece(indices: NDArray[np.intp]) -> Array:
         gap = np.abs(gaps[indices].sum(-2)).sum(-1)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from medcalib.metrics.intervals import MIN_PATIENTS, over_patients_at_once
 
+__all__ = ["Contrast", "Estimate", "Tables", "estimates", "over_patients_of"]
+
 Array = NDArray[np.float64]
 Kind = Literal["mean", "ece", "ace"]
 
@@ -64,7 +66,7 @@ class Tables:
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval over patients; None where undefined."""
+    """A number, `value`, with its 95 % interval over patients, `low` to `high`; None where undefined."""
 
     value: float | None
     low: float | None
@@ -79,7 +81,10 @@ class Contrast(NamedTuple):
 
 
 def estimates(tables: Tables, contrasts: Sequence[Contrast]) -> list[Estimate]:
-    """Each contrast with its 95 % interval: BCa over patients as in `intervals`, the same patients for all models."""
+    """Each of the `contrasts` of the models in `tables` with its 95 % interval, None below 3 patients.
+
+    BCa over patients as in `intervals`; the same patients are drawn for all models, so that differences are paired.
+    """
     values = tables.values()
     points = [_contrast(values[:, None], c)[0] for c in contrasts]
     known = [k for k, point in enumerate(points) if math.isfinite(point)]
@@ -126,7 +131,10 @@ def _exact(values: Array) -> tuple[Array, float]:
 
 
 def over_patients_of(case_values: Array, owners: Sequence[int], patients: int) -> Array:
-    """Mean of the cases of each patient, (N, ...) -> (P, ...); NaN where one has no value."""
+    """Mean of the cases of each patient; NaN where one has no value.
+
+    Shapes: case_values (N, ...) -> (patients, ...); `owners` gives the patient, 0..patients-1, of each of the N cases.
+    """
     sums = np.zeros((patients, *case_values.shape[1:]))
     np.add.at(sums, list(owners), case_values)
     counts = np.bincount(list(owners), minlength=patients).astype(float)

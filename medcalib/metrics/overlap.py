@@ -15,7 +15,7 @@ from medcalib.ops.scoring import GRID
 
 @dataclass(frozen=True)
 class OverlapCounts:
-    """True positives, false positives and false negatives of each class (C [+ composites],), int64."""
+    """True positives `tp`, false positives `fp` and false negatives `fn` of each class (C [+ composites],), int64."""
 
     tp: Tensor
     fp: Tensor
@@ -23,7 +23,7 @@ class OverlapCounts:
 
     @classmethod
     def zeros(cls, num_classes: int) -> OverlapCounts:
-        """Counts of no voxel: the neutral element of `+`."""
+        """Counts of no voxel: the neutral element of `+`. For `num_classes` classes, composites counted as such."""
         empty = torch.zeros(num_classes, dtype=torch.int64)
         return cls(empty, empty, empty)
 

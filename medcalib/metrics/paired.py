@@ -11,13 +11,15 @@ import numpy as np
 from medcalib.metrics.intervals import of_mean
 from medcalib.metrics.signed_rank import signed_rank
 
+__all__ = ["Paired", "compare", "holm", "paired_difference"]
+
 
 @dataclass(frozen=True)
 class Paired:
     """Mean over cases of second minus first, its 95 % interval over patients, and p values; None where undefined.
 
     `p` is of one comparison, `p_holm` corrected for all that were made together. `n` cases of `patients` have both
-    values; `left_out` have one or none.
+    values; `left_out` have one or none. `low` and `high` are the ends of the interval.
     """
 
     difference: float | None
@@ -35,7 +37,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any], scores: Sequenc
 
     Intervals are BCa over patients; p is of Wilcoxon's signed-rank test on the patients' mean differences, two-sided,
     and Holm's correction is over `scores`. Raises ValueError when the two do not hold the same cases, of the same
-    patients, scored alike, and when no case has such a score at all.
+    patients, scored alike, and when no case has such a score at all. Differences are second minus first.
     """
     _check_paired(first, second)
     cases = sorted(first["cases"])
@@ -49,7 +51,10 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any], scores: Sequenc
 
 
 def paired_difference(first: Sequence[float | None], second: Sequence[float | None], patients: Sequence[str]) -> Paired:
-    """Compare the values of two methods, one entry a case in the same order; None is absent."""
+    """Compare the values of two methods, one entry a case in the same order; None is absent.
+
+    Differences are second minus first; patients are the units of interval and test.
+    """
     known = [
         (b - a, patient)
         for a, b, patient in zip(first, second, patients, strict=True)
@@ -71,7 +76,12 @@ def paired_difference(first: Sequence[float | None], second: Sequence[float | No
 
 
 def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
-    """p values corrected for their number (S. Holm, Scandinavian J. Statistics 1979); None does not count."""
+    """The p values by name, corrected for their number; None does not count and stays.
+
+    `p_values` sorted ascending, the i-th of m becomes the largest (m - j + 1) p_j over j <= i, at most 1.
+
+    Reference: S. Holm, Scandinavian J. Statistics 1979.
+    """
     known = sorted((p, name) for name, p in p_values.items() if p is not None)
     corrected: dict[str, float | None] = dict.fromkeys(p_values)
     largest = 0.0

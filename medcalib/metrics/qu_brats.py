@@ -11,12 +11,18 @@ from medcalib.metrics.calibration import CalibrationCounts
 from medcalib.metrics.cells import cell_of_multiple
 from medcalib.ops.scoring import NUM_CELLS
 
+__all__ = ["QuBrats", "qu_brats"]
+
 STEPS = 50  # 51 thresholds in steps of 2 %: those that fall on edges of cells (the challenge's code takes 40 steps)
 Array = NDArray[np.float64]
 
 
 class QuBrats(NamedTuple):
-    """(C [+ composites],) each: the score, and the areas under filtered Dice, filtered TP and filtered TN ratio."""
+    """Of each channel, (C [+ composites],) in [0, 1]: `score` = (dice + 1 - filtered_tp + 1 - filtered_tn) / 3.
+
+    `dice` is the area under the Dice of what is left, `filtered_tp` and `filtered_tn` under the ratios of true
+    positives and true negatives that are filtered away.
+    """
 
     score: Array
     dice: Array

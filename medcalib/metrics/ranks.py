@@ -11,6 +11,8 @@ import numpy as np
 import scipy  # not scipy.stats: it is loaded on first use, which takes nearly a second
 from numpy.typing import NDArray
 
+__all__ = ["Ranks", "block_ranks", "critical_difference", "friedman", "groups"]
+
 Array = NDArray[np.float64]
 ALPHA = 0.05
 MIN_METHODS = 3  # Friedman's test of two methods is a sign test; scipy refuses it
@@ -22,7 +24,7 @@ class Ranks:
 
     `statistic` and `p` are of Friedman's chi-squared test (null hypothesis: all methods are alike). Two methods
     whose mean ranks are further apart than `critical_difference` differ at the level `alpha`. `left_out` blocks
-    lack the value of a method.
+    lack the value of a method. `mean_ranks` are in the order of the methods.
     """
 
     mean_ranks: tuple[float, ...]
@@ -38,6 +40,8 @@ def friedman(values: Array, *, higher_is_better: bool, alpha: float = ALPHA) -> 
     """Rank methods in each block: values (blocks, methods), NaN absent. None where no block has all values.
 
     Ties share the mean of their ranks. References: M. Friedman, JASA 1937; J. Demsar, JMLR 7, 2006, section 3.2.2.
+    `higher_is_better`: whether rank 1 is the largest value. `alpha` is the level of the critical difference. Raises
+    ValueError for fewer than two methods.
     """
     whole = values[np.isfinite(values).all(1)]
     blocks, methods = whole.shape
@@ -54,7 +58,10 @@ def friedman(values: Array, *, higher_is_better: bool, alpha: float = ALPHA) -> 
 
 
 def block_ranks(values: Array, *, higher_is_better: bool) -> Array:
-    """Ranks within each row (blocks, methods), 1 is best, ties share the mean of theirs."""
+    """Ranks within each row of values (blocks, methods), 1 is best, ties share the mean of theirs.
+
+    `higher_is_better`: whether rank 1 is the largest value.
+    """
     ranks: Array = scipy.stats.rankdata(-values if higher_is_better else values, axis=1)
     return ranks
 
@@ -64,7 +71,8 @@ def critical_difference(methods: int, blocks: int, alpha: float = ALPHA) -> floa
     """Nemenyi's critical difference of mean ranks, q_alpha sqrt(k (k + 1) / (6 N)) for k methods over N blocks.
 
     q_alpha is the quantile of the studentized range of k with infinitely many degrees of freedom, over sqrt 2.
-    References: P. Nemenyi, thesis, Princeton 1963; J. Demsar, JMLR 7, 2006, section 3.2.2 and table 5.
+    References: P. Nemenyi, thesis, Princeton 1963; J. Demsar, JMLR 7, 2006, section 3.2.2 and table 5. `alpha` is the
+    level, in (0, 1). Raises ValueError for fewer than two methods or one block.
     """
     if methods < 2 or blocks < 1:
         raise ValueError(f"needs 2 or more methods and 1 or more blocks, got {methods} and {blocks}")
@@ -73,7 +81,10 @@ def critical_difference(methods: int, blocks: int, alpha: float = ALPHA) -> floa
 
 
 def groups(mean_ranks: Sequence[float], difference: float) -> list[tuple[int, ...]]:
-    """Largest sets of methods (indices by rank) whose ranks are all within `difference`; sets of one are left out."""
+    """Largest sets of methods (indices by rank) whose ranks are all within `difference`; sets of one are left out.
+
+    `mean_ranks`: one a method; indices are into it.
+    """
     order = sorted(range(len(mean_ranks)), key=lambda k: (mean_ranks[k], k))
     found: list[tuple[int, ...]] = []
     reached = 0

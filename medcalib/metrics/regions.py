@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
 
+__all__ = ["BOUNDARY_MM", "REGIONS", "REGION_TEXT", "near_surface"]
+
 BOUNDARY_MM = 3.0  # two voxels in the plane of a cardiac MR, three of BraTS, four of an abdominal CT
 _CHUNK = 1 << 21  # voxels of which distances are held at a time
 
 
 class Voxels(NamedTuple):
-    """What a region may look at, (n,) each: labels, whether foreground is predicted, whether a surface is near."""
+    """What a region may look at, (n,) each: labels, whether foreground is predicted, whether a surface is near.
+
+    The last one is `boundary`.
+    """
 
     labels: Tensor
     predicted: Tensor

@@ -10,11 +10,16 @@ from scipy.special import digamma
 
 from medcalib.metrics.calibration import CalibrationCounts
 
+__all__ = ["RiskCoverage", "aurc", "excess_aurc", "risk_coverage"]
+
 Array = NDArray[np.float64]
 
 
 class RiskCoverage(NamedTuple):
-    """One entry a filled cell, from the most confident one: share of voxels kept, and their error rate."""
+    """One entry a filled cell, from the most confident one, (cells,) float64.
+
+    `coverage` is the share of voxels kept, in (0, 1], `risk` their error rate, in [0, 1].
+    """
 
     coverage: Array
     risk: Array

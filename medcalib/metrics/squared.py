@@ -6,9 +6,13 @@ from torch import Tensor
 
 from medcalib.metrics.calibration import Reliability
 
+__all__ = ["debiased_squared_error", "rms_calibration_error"]
+
 
 def rms_calibration_error(curve: Reliability) -> Tensor:
     """sqrt(sum_b n_b/N (mean confidence - accuracy)^2) over the last axis; NaN of no voxel.
+
+    `curve` is what `CalibrationCounts.reliability` or `.binned` gives.
 
     Reference: D. Hendrycks et al., ICLR 2019, appendix (RMS calibration error).
     """
@@ -23,6 +27,7 @@ def debiased_squared_error(curve: Reliability) -> Tensor:
     acc (1 - acc) / n of each bin's accuracy, of which acc (1 - acc) / (n - 1) is the unbiased estimate. The
     expectation is exact for voxels whose labels are independent; where they are correlated, less bias is taken
     away than there is. It may be negative. A bin of one voxel says nothing and counts 0, as in the authors' code.
+    `curve` is what `CalibrationCounts.reliability` or `.binned` gives.
 
     References: J. Broecker, Climate Dynamics 2012; A. Kumar, P. Liang, T. Ma, NeurIPS 2019, definition 5.1.
     """

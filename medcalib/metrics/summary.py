@@ -20,6 +20,8 @@ from medcalib.metrics.overlap import OverlapCounts
 from medcalib.metrics.protocols import protocol_mean, protocol_text, shown
 from medcalib.metrics.regions import MASK_TEXT, REGION_TEXT
 
+__all__ = ["summarize"]
+
 Numbers = dict[str, Any]
 
 
@@ -34,6 +36,7 @@ def summarize(
     """The content of `scores.json` (see the README); `cases` may be empty.
 
     Raises ValueError for cases whose channels, regions or widths in mm differ: their numbers cannot stand in one table.
+    `expected` is how many cases there should be, `refused` those that were not scored: case, reason, message.
     """
     ordered = sorted(cases, key=lambda case: case.case_id)
     _check_alike(ordered)

@@ -12,7 +12,10 @@ from medcalib.ops.scoring import SUM_NAMES, from_limbs
 
 @dataclass(frozen=True)
 class ScoreSums:
-    """Voxels, limbs of the summed scores (len(SUM_NAMES), 2), and voxels whose true class has probability 0."""
+    """Voxels, limbs of the summed scores (len(SUM_NAMES), 2), and voxels whose true class has probability 0.
+
+    The latter are `zero_probability`; `has_posterior`: whether a true posterior was known.
+    """
 
     voxels: int
     limbs: Tensor

@@ -10,12 +10,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+__all__ = ["TOLERANCE_MM", "hd95_mm", "surface_dice"]
+
 TOLERANCE_MM = 1.0
 Box = tuple[slice, ...]
 
 
 def box_around(boxes: Iterable[Box | None], shape: Sequence[int]) -> Box:
-    """The smallest box that holds these boxes, of `find_objects`, and one voxel on each side; without any, none."""
+    """The smallest box that holds these boxes, of `find_objects`, and one voxel on each side; without any, none.
+
+    `shape` is that of the volume.
+    """
     kept = [box for box in boxes if box is not None]
     if not kept:
         return tuple(slice(0, 0) for _ in shape)
@@ -25,9 +30,10 @@ def box_around(boxes: Iterable[Box | None], shape: Sequence[int]) -> Box:
 
 
 def hd95_mm(predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_mm: Sequence[float]) -> float:
-    """95th percentile of the symmetric surface distance between two masks (i, j, k), in mm.
+    """95th percentile of the symmetric surface distance between two masks, in mm.
 
-    NaN when either mask is empty: there is no distance to nothing (and 0 would call a miss perfect).
+    Shapes: predicted (i, j, k) bool, reference (i, j, k) bool. NaN when either mask is empty: there is no distance to
+    nothing (and 0 would call a miss perfect).
     """
     from monai.metrics import compute_hausdorff_distance
 
@@ -47,10 +53,12 @@ def surface_dice(
     spacing_mm: Sequence[float],
     tolerance_mm: float = TOLERANCE_MM,
 ) -> float:
-    """Share of the surface voxels of both masks (i, j, k) that lie within `tolerance_mm` of the other's surface.
+    """Share of the surface voxels of both masks that lie within `tolerance_mm` of the other's surface, in [0, 1].
 
-    NaN when both masks are empty, 0 when one is, as Dice. Voxels of the surface are counted (MONAI without
-    subvoxels). Reference: S. Nikolov et al., J. Medical Internet Research 2021 (surface Dice).
+    Shapes: predicted (i, j, k) bool, reference (i, j, k) bool. NaN when both masks are empty, 0 when one is, as Dice.
+    Voxels of the surface are counted (MONAI without subvoxels).
+
+    Reference: S. Nikolov et al., J. Medical Internet Research 2021 (surface Dice).
     """
     from monai.metrics import compute_surface_dice
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from medcalib.metrics.calibration import CalibrationCounts, Edges, expected_gap
 from medcalib.ops.scoring import FIRST_ABOVE_THRESHOLD
 
+__all__ = ["thresholded_ece"]
+
 
 def thresholded_ece(counts: CalibrationCounts, bins: int = 15, edges: Edges = "right") -> Tensor:
     """ECE of each class probability over its voxels with p > 1e-3, (C [+ composites],) float64.

@@ -16,6 +16,8 @@ from medcalib.metrics.cells import cell_of_multiple
 from medcalib.metrics.overlap import OverlapCounts
 from medcalib.ops.scoring import from_limbs
 
+__all__ = ["VolumeCounts"]
+
 LOW, HIGH = 7, 293  # in 1/300: the narrowest pair of cell edges that holds the middle 95 %, 2.33 % to 97.67 %
 
 
@@ -23,7 +25,8 @@ LOW, HIGH = 7, 293  # in 1/300: the narrowest pair of cell edges that holds the 
 class VolumeCounts:
     """Voxels of each channel (C [+ composites],) int64: in the reference, predicted, and with p above each level.
 
-    `expected` and `square` (..., 2) are limbs of the summed p and p^2.
+    `expected` and `square` (..., 2) are limbs of the summed p and p^2. The levels: `above_low` counts p > 7/300,
+    `above_high` p > 293/300.
     """
 
     reference: Tensor
@@ -35,7 +38,10 @@ class VolumeCounts:
 
     @classmethod
     def of(cls, counts: CalibrationCounts, overlap: OverlapCounts) -> VolumeCounts:
-        """The volumes that lie in calibration counts of all voxels of a case."""
+        """The volumes that lie in calibration counts of all voxels of a case.
+
+        `overlap` is of the same voxels. Raises ValueError for counts of logits, which lack the squares.
+        """
         if counts.square is None:
             raise ValueError("volumes need counts with the summed squares of the probabilities")
         low, high = (counts.n[1:, cell_of_multiple(k) + 1 :].sum(-1) for k in (LOW, HIGH))

@@ -20,6 +20,7 @@ def active(device_type: str) -> Backend:
 
     The environment variable MEDCALIB_BACKEND forces one; "native" and "triton" concern their own device only.
     Raises ValueError for an unknown name and RuntimeError for one that cannot run. To torch.compile it is a constant.
+    `device_type` is "cpu", "cuda" or that of another device.
     """
     return _active(device_type)
 
@@ -55,7 +56,7 @@ def missing(backend: Backend) -> str:
 
 
 def described(device_type: str) -> str:
-    """The active backend and its reason, for people."""
+    """The active backend and its reason, for people. `device_type`: see `active`."""
     backend = active(device_type)
     if backend == "native" and _native.LIB is not None:
         return f"native ({_native.LIB.medcalib_isa().decode()})"

@@ -17,7 +17,8 @@ def distance_transform(mask: Tensor) -> Tensor:
 
     One axis after the other: with the squared distance f to the nearest True along the axes before, it is
     min_t f(t) + (i - t)^2 along the next (P. Felzenszwalb and D. Huttenlocher, Distance Transforms of Sampled
-    Functions, Theory of Computing 2012). These are integers, exact in float32 below 2^24.
+    Functions, Theory of Computing 2012). These are integers, exact in float32 below 2^24. Raises ValueError for a mask
+    of another type or number of axes.
     """
     if mask.ndim not in (3, 4) or mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool (B, H, W) or (B, D, H, W), got {mask.dtype} {tuple(mask.shape)}")

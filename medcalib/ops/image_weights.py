@@ -34,7 +34,8 @@ def image_weighted_proportions(
     w = d_j / K and "bilateral" d_j G_j / K with the normalized Gaussian G of `sigma` voxels and K the number of
     voxels in the window: not normalized, and zero for the center, as in the official code, so they sum to less
     than 1. padding: outside the array intensity is 0 and the label background ("background", official) or no
-    class ("zeros"), or the edge is repeated ("replicate"). Ignored voxels leave the window.
+    class ("zeros"), or the edge is repeated ("replicate"). Ignored voxels leave the window. Raises ValueError for
+    labels that are no integers or out of 0..C-1, and for options out of range.
 
     Source: the code of NACL (arXiv 2303.06268), kernel_ops of its spatially adaptive margin.
     """

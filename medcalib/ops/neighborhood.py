@@ -41,7 +41,8 @@ def neighborhood_proportions(
     G_j / (2 (1 - G_c)) with a Gaussian G of `sigma` voxels. padding: outside the array counts as class 0
     ("background", as in the official NACL and CRaC codes), repeats the edge ("replicate", SVLS), or counts as
     no class ("zeros", MONAI: then the sum is below 1 at borders). Ignored voxels leave the window and the
-    shares are renormalized over the rest; a window without a valid voxel gives 0.
+    shares are renormalized over the rest; a window without a valid voxel gives 0. Raises ValueError for labels that are
+    no integers or out of 0..C-1, and for options out of range.
 
     References: B. Murugesan et al., NACL, arXiv 2303.06268, eq. 3; M. Islam and B. Glocker, SVLS,
     arXiv 2104.05788, section 2.
@@ -116,7 +117,8 @@ def heterogeneous(
 def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor | None = None) -> Tensor:
     """Mean of `values (B, K, *S)` over the valid voxels of the window around each voxel.
 
-    `valid (B, *S)` bool; voxels outside the array are not valid. A window without a valid voxel gives NaN.
+    `valid (B, *S)` bool; voxels outside the array are not valid. A window without a valid voxel gives NaN. Raises
+    ValueError for another number of axes and for an even window.
     """
     axes = values.ndim - 2
     if axes not in (2, 3):
@@ -127,7 +129,7 @@ def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor 
 
 
 def check_window(kernel_size: int | Sequence[int], sigma: float = 1.0) -> None:
-    """Refuse a window that no volume could have; how many axes there are is not known yet."""
+    """Refuse a window that no volume could have; how many axes there are is not known yet. Raises ValueError."""
     sizes = odd_sizes(kernel_size, 1 if isinstance(kernel_size, int) else len(kernel_size))
     if max(sizes, default=1) > MAX_WINDOW:  # an edge of 1001 would ask for 4 GB a class
         raise ValueError(f"kernel_size must be at most {MAX_WINDOW}, got {kernel_size}")
@@ -136,7 +138,10 @@ def check_window(kernel_size: int | Sequence[int], sigma: float = 1.0) -> None:
 
 
 def odd_sizes(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """One odd window size per axis, in array order."""
+    """One odd window size per axis, in array order.
+
+    Raises ValueError for even sizes, and for another number of them than `axes`.
+    """
     sizes = (kernel_size,) * axes if isinstance(kernel_size, int) else tuple(kernel_size)
     if any(n < 1 or n % 2 == 0 for n in sizes):
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
@@ -157,7 +162,10 @@ def check_range(labels: Tensor, valid: Tensor, num_classes: int, ignore_index: i
 def checked_labels(
     labels: Tensor, kernel_size: int | Sequence[int], padding: str, ignore_index: int | None
 ) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Plain int64 labels, which of them count, and the window."""
+    """Plain int64 labels, which of them count, and the window.
+
+    Raises ValueError for labels of another shape or type than (B, *S) integers.
+    """
     size = _checked_size(labels, kernel_size, padding)
     labels = plain(labels).long()
     valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index

@@ -99,7 +99,8 @@ class Scorer:
         Voxels in no region are left out, whatever they hold. Half precision is read as float32; what does not lie
         side by side in memory, or not on the CPU, is copied piece by piece. Raises ValueError for shapes and types, and
         at voxels that count for labels outside 0..C-1 and for probabilities that are NaN or outside [0, 1] (logits:
-        that are NaN, or infinite where a softmax needs a number); the scorer is of no use afterwards.
+        that are NaN, or infinite where a softmax needs a number); the scorer is of no use afterwards. posterior (C, n):
+        the known pi, for a scorer that has one.
         """
         self._check(probs, labels, regions, posterior)
         try:
@@ -170,7 +171,8 @@ def score_voxels(
 
     probs (C, N) in [0, 1] (or logits, then a float64 softmax is taken), labels (N,) in 0..C-1, regions (R, N)
     bool. posterior (C, N): the known pi. With `groups` probs is (len(groups), N) and labels go up to the largest one
-    that a group names.
+    that a group names. `from_logits` says which; `composites` are unions of classes, as indices, whose probabilities
+    are added.
     """
     classes = probs.shape[0] if groups is None else 1 + max((k for members in groups for k in members), default=0)
     scorer = Scorer(

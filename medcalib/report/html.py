@@ -35,7 +35,8 @@ def build_report(
 
     `maps`: none, or one folder per scores folder, in the same order. `underlays`: case id -> image. `cases`: how many
     cases of each method are shown in slices (worst, median, ..., best). Raises `DataError` when a file is missing or
-    damaged.
+    damaged. `title` is its heading, `out` the file. `ConfigError` for another number of maps folders, `cases` below 1,
+    and an `out` that exists and is no page.
     """
     if maps and len(maps) != len(scores):
         raise ConfigError(f"{len(scores)} scores folders need as many maps folders, got {len(maps)}")

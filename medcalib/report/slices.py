@@ -22,6 +22,8 @@ from medcalib.errors import DataError
 from medcalib.files import CASE_ID
 from medcalib.report.pictures import IGNORED, Scales, contour_path, gray_png, map_png
 
+__all__ = ["display"]
+
 Plane = NDArray[Any]
 MAPS = ("confidence", "error", "gap", "label", "prediction")
 EXTRA_MAPS = ("entropy", "true_gap", "region")  # shown where they are
@@ -132,7 +134,8 @@ def through_plane(sizes: Sequence[float]) -> int:
 def display(plane: Plane, step: int = 1, kind: str = "") -> Plane:
     """A plane (first axis, second axis) of RAS axes as a picture (rows, columns) in radiological orientation.
 
-    Every `step`-th voxel is kept; of the error map, the maximum of each block, so that no error vanishes.
+    Every `step`-th voxel is kept; of the error map, the maximum of each block, so that no error vanishes. `kind` is the
+    name of the map.
     """
     picture = plane.T[::-1, ::-1]
     if step == 1:

@@ -7,9 +7,11 @@ from typing import Any
 
 from medcalib.plain import one_line
 
+__all__ = ["score_text", "table"]
+
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    """Columns aligned by spaces; numbers to the right."""
+    """`rows` of cells below their `header`: columns aligned by spaces, numbers to the right."""
     every = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in every) for i in range(len(header))]
     numeric = [all(_is_number(row[i]) for row in rows) and bool(rows) for i in range(len(header))]

@@ -16,7 +16,8 @@ def acdc(root: Path, problems: Problems, *, phases: Sequence[Literal["ED", "ES"]
     """Cases of the ACDC challenge (MICCAI 2017): the end-diastolic and end-systolic frames.
 
     `root` is the folder that holds `training/` (and `testing/`), or its parent. Which frame is ED and which is
-    ES is read from Info.cfg: patient090 has ED = 4. Cases below `testing/` get `split="test"`.
+    ES is read from Info.cfg: patient090 has ED = 4. Cases below `testing/` get `split="test"`. `phases`: which of the
+    two frames are cases.
     """
     base = root / "database" if (root / "database").is_dir() else root
     parts = [(base / "training", None), (base / "testing", "test")]

@@ -23,8 +23,9 @@ def files(
 ) -> list[Case]:
     """Cases from patterns below `root`, one pattern a channel, such as `images/{case}_0000.nii.gz`.
 
-    `patient` is a regular expression with one group, matched against the whole case id, that yields the
-    patient: `(sub-[0-9]+)_.*` keeps all sessions of a subject on one side of the split.
+    `label` is the pattern of the labels. `patient` is a regular expression with one group, matched against the whole
+    case id, that yields the patient: `(sub-[0-9]+)_.*` keeps all sessions of a subject on one side of the split. Raises
+    ValueError for a pattern without `{case}` and for an expression without a group.
     """
     _check_patterns([*images, label], patient)
     labels = _matches(root, label)

@@ -19,6 +19,8 @@ from medcalib.metrics.protocols import acl, marginloss, monai, svls
 from medcalib.metrics.protocols.given import HIDDEN, Given, Numbers
 from medcalib.metrics.slabs import probabilities
 
+__all__ = ["PROTOCOLS", "protocol_case", "protocol_mean", "protocol_text", "shown"]
+
 PROTOCOLS: dict[str, ModuleType] = {"marginloss": marginloss, "svls": svls, "monai": monai, "acl": acl}
 
 
@@ -36,7 +38,7 @@ def protocol_case(
     """Numbers of one case under a published protocol, from probs (C, *S) and labels (*S); options as `score_case`.
 
     None where the authors' code fails, or the protocol does not fit (exclusive classes for sigmoid channels, or
-    the reverse). Raises ValueError for a name that is not in PROTOCOLS.
+    the reverse). Raises ValueError for a name that is not in PROTOCOLS. `activation` and `groups`: there, too.
     """
     channels = channels_of(class_names, composites or {}, activation, groups)
     flat = probs.detach().cpu().as_subclass(Tensor).reshape(probs.shape[0], -1)
@@ -52,7 +54,7 @@ def protocol_mean(name: str, cases: Sequence[Numbers]) -> Numbers:
 
 
 def protocol_text(name: str) -> str:
-    """What a protocol computes, in words."""
+    """What a protocol computes, in words. Raises ValueError for a name that is not in PROTOCOLS."""
     return " ".join(str(_protocol(name).DEFINITION).split())
 
 

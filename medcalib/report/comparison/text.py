@@ -13,7 +13,7 @@ MAX_MISSING = 20
 
 
 def comparison_text(results: Mapping[str, Any]) -> str:
-    """The table of all rows, what is missing, and what the numbers say."""
+    """The table of all rows of `results` (see `write_comparison`), what is missing, and what the numbers say."""
     columns = _shown(results)
     rows = []
     for row in results["rows"]:

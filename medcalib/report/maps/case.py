@@ -159,7 +159,8 @@ def maps_of(
 ) -> Mapping[str, Array]:
     """The maps of one case by name, each (i, j, k) in memory; ignored voxels are 0 in error and gap.
 
-    `request` takes the place of `window_mm`. Raises `DataError`, see `CaseMaps.parts`.
+    `request` takes the place of `window_mm`. Raises `DataError`, see `CaseMaps.parts`. `compared` is what `read_pair`
+    opens.
     """
     maps = CaseMaps(compared, request or Request(Window.of(WINDOW_MM if window_mm is None else window_mm)))
     slabs: defaultdict[str, list[Array]] = defaultdict(list)

@@ -43,7 +43,10 @@ class Window:
         return cls(None, sizes)
 
     def size(self, spacing_mm: Sequence[float], shape: Sequence[int]) -> Size:
-        """Odd voxels along each array axis; never more than reach every voxel of `shape` from any other."""
+        """Odd voxels along each array axis; never more than reach every voxel of `shape` from any other.
+
+        `spacing_mm`: the edges of a voxel.
+        """
         wanted = window_voxels(spacing_mm, self.mm) if self.mm is not None else self.voxels or (1,)
         i, j, k = (
             min(n, 2 * length - 1) for n, length in zip(wanted if len(wanted) == 3 else wanted * 3, shape, strict=True)

@@ -58,6 +58,7 @@ def write_maps(
 
     What an earlier run wrote is removed first; a refused case has no maps. Raises `ConfigError` for options that make
     no sense, `DataRefusedError` when there is nothing to map, `DataError` (cohort_grid) for cases on several grids.
+    `predictions` and `out` are folders.
     """
     request = Request(Window.of(window_mm, window_voxels), checked_kinds(maps), (), boundary_mm)
     if same_place(out, predictions) or same_place(out, labels):

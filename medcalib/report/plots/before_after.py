@@ -27,7 +27,8 @@ def plot_before_after(
 
     Read from it: whether the curve moved towards the dashed diagonal, and where it did not; the ECE of each is in
     the legend. The strip counts voxels after the calibrator, which moves them between bins. `channel` as in
-    `plot_reliability`. Raises ValueError for counts of different numbers of voxels.
+    `plot_reliability`. Raises ValueError for counts of different numbers of voxels. `names` are those of the two in the
+    legend.
     """
     sizes = before.voxels(channel), after.voxels(channel)
     if sizes[0] != sizes[1]:

@@ -51,7 +51,7 @@ def main_region(scores: Numbers) -> str | None:
 
 
 def case_ece(scores: Numbers, case_id: str) -> float | None:
-    """ECE of a case in the main region; of independent regions, the mean of their classwise ECE."""
+    """ECE of the case `case_id` in the main region; of independent regions, the mean of their classwise ECE."""
     region = main_region(scores)
     if region is None:
         return None
@@ -63,7 +63,7 @@ def case_ece(scores: Numbers, case_id: str) -> float | None:
 
 
 def case_dice(scores: Numbers, case_id: str) -> float | None:
-    """Mean Dice of the foreground classes (composites apart) that are defined in a case."""
+    """Mean Dice of the foreground classes (composites apart) that are defined in the case `case_id`."""
     dice = scores["cases"][case_id]["dice"]
     return _mean_of([dice[name] for name in scores["settings"]["classes"][1:]])
 

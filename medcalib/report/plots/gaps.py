@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 class Gap(NamedTuple):
-    """Mean confidence minus accuracy somewhere, in [-1, 1], and its 95 % interval; None where unknown."""
+    """Mean confidence minus accuracy of the voxels that `where` says: `value` in [-1, 1], above 0 overconfident.
+
+    Its 95 % interval is `low` to `high`; None where unknown.
+    """
 
     where: str
     value: float | None

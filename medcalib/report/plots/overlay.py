@@ -42,7 +42,7 @@ def plot_overlay(
     (`medcalib.report.slices.display` does it for RAS axes, radiological view). `spacing_mm` (row, column) keeps
     proportions. `kind` gives colors and limits: confidence, probability, entropy, error, gap or true_gap. Read from it:
     of a gap, red is overconfident, blue underconfident, white neither; NaN is left clear. Label 255 (ignored) has no
-    outline. Raises ValueError for an unknown kind and for other shapes.
+    outline. Raises ValueError for an unknown kind and for other shapes. `alpha` is the opacity of the map, 0 to 1.
     """
     from matplotlib.cm import ScalarMappable
 

@@ -21,7 +21,11 @@ _REACHES = (5, 12, 22, 34)  # points from the marker
 
 
 class Spot(NamedTuple):
-    """One row: its name, what gives its color and its marker (indices), both numbers with intervals."""
+    """One row: its name, and the indices of its `color` and `marker`.
+
+    `dice` and `ece` with the ends of their 95 % intervals, `dice_limits` and `ece_limits`; `on_front`: whether no other
+    row is better in both.
+    """
 
     name: str
     color: int
@@ -40,7 +44,7 @@ def plot_pareto(
 
     Read from it: rows on the line are those to choose from, further right segments better, lower is better
     calibrated. The line joins values; where crosses overlap, another sample of patients may change it. Names
-    that would lie over others are left out.
+    that would lie over others are left out. `spots` are the rows.
     """
     ax = new_axes(5.6, 4.2) if ax is None else ax
     for spot in spots:

@@ -62,7 +62,7 @@ def reliability_band(
 ) -> tuple[Array, Array]:
     """Ends (bins,) of 95 % percentile intervals of the accuracy, patients resampled.
 
-    NaN where fewer than 3 patients fill a bin.
+    NaN where fewer than 3 patients fill a bin. `per_case`: for each case its patient and its counts.
     """
     patients = sorted({patient for patient, _ in per_case})
     voxels, hits = np.zeros((len(patients), bins)), np.zeros((len(patients), bins))
@@ -99,7 +99,7 @@ def points_of(curve: Reliability) -> tuple[Array, Array]:
 
 
 def ece_of(counts: CalibrationCounts, channel: int, bins: int, edges: Edges, *, true: bool = False) -> float:
-    """The ECE of the top label (channel 0) or of a class."""
+    """The ECE of the top label (channel 0) or of a class; `true`: against the known posterior."""
     if channel == 0:
         return counts.ece(bins, edges, true=true)
     return float(counts.classwise_ece(bins, edges, true=true)[channel - 1])

@@ -40,7 +40,10 @@ STYLE = {
 
 
 def new_axes(width: float, height: float, at: tuple[float, float, float, float] | None = None) -> Axes:
-    """Axes of a new figure (inches) that no window and no global state knows; `at` is their place in it."""
+    """Axes of a new figure (inches) that no window and no global state knows; `at` is their place in it.
+
+    `width` and `height` are those of the figure. Raises `MissingExtraError` without matplotlib.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -53,7 +56,7 @@ def svg(draw: Callable[[], Axes], *, tight: bool = False) -> bytes:
     """The figure that `draw` makes, in the house style, as SVG bytes that depend on its content alone.
 
     `tight` fits the page to what is drawn; that draws twice. Where a reader prefers dark pages, paper, ink and
-    grid change their colors.
+    grid change their colors. Raises `MissingExtraError` without matplotlib.
     """
     try:
         import matplotlib as mpl

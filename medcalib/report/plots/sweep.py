@@ -14,7 +14,10 @@ DECADES = 10.0  # values whose ratio is at least this go on a log axis
 
 
 class Series(NamedTuple):
-    """Numbers with their intervals at the positions of the option; None is absent."""
+    """A line: its name, and at each position of the option a number of `values` or None where it is absent.
+
+    `lows` and `highs` are the ends of its 95 % interval.
+    """
 
     name: str
     values: Sequence[float | None]
@@ -26,7 +29,8 @@ def plot_sweep(option: str, positions: Sequence[float | str], panels: Sequence[t
     """One panel a number (such as Dice and ECE), one line a series; returns the last panel's axes.
 
     Numbers go on an axis (a log one where they span a decade or more and are above 0), other values side by side.
-    Bars are 95 % intervals over patients.
+    Bars are 95 % intervals over patients. `positions` are the values of the option, `panels` (label of the number, its
+    series).
     """
     numbers = [p for p in positions if not isinstance(p, str)]
     numeric = len(numbers) == len(positions)
