@@ -23,7 +23,7 @@ from medcalib.calibrators.local_temperature import LocalTemperature
 from medcalib.calibrators.region_temperature import RegionTemperature
 from medcalib.calibrators.temperature import Temperature
 from medcalib.errors import CheckpointError
-from medcalib.options import check_option
+from medcalib.options import check_option, known_names
 
 __all__ = ["CALIBRATORS", "Calibrator", "build", "load", "names", "parameters"]
 
@@ -50,7 +50,7 @@ def names() -> list[str]:
 def parameters(name: str) -> dict[str, inspect.Parameter]:
     """The options of a method: keyword-only parameters of its constructor, annotations resolved."""
     if name not in CALIBRATORS:
-        raise ValueError(f"unknown calibrator {name!r}; known: {', '.join(CALIBRATORS)}")
+        raise ValueError(f"unknown calibrator {name!r}; {known_names(name, CALIBRATORS)}")
     signature = inspect.signature(CALIBRATORS[name], eval_str=True)
     return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 

@@ -117,7 +117,10 @@ class AdaFocalLoss(Term, Float64Module):
         if not len(rows):
             return
         if not bool(rows.isfinite().all()):
-            log.warning("the exponents keep their values: logits that were observed are not finite")
+            log.warning(
+                "the exponents of adafocal keep their values: logits that were observed hold NaN or infinity; if this "
+                "goes on, lower the learning rate"
+            )
             return
         confidence, correct, weight = rows[rows[:, 0].argsort()].T.contiguous()
         edges = equal_mass_edges(confidence, weight, self.num_bins)

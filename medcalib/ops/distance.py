@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medcalib.ops.inputs import check_tensor
+
 CHUNK = 2**18  # entries minimized at a time on a CPU: the working set stays in its cache
 
 
@@ -19,6 +21,7 @@ def distance_transform(mask: Tensor) -> Tensor:
     min_t f(t) + (i - t)^2 along the next (P. Felzenszwalb and D. Huttenlocher, Distance Transforms of Sampled
     Functions, Theory of Computing 2012). These are integers, exact in float32 below 2^24.
     """
+    check_tensor("mask", mask)
     if mask.ndim not in (3, 4) or mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool (B, H, W) or (B, D, H, W), got {mask.dtype} {tuple(mask.shape)}")
     # the first axis is the cheap one
