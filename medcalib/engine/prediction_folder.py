@@ -67,6 +67,10 @@ def _claim(out: Path, index: dict[str, Any]) -> None:
     """Write the index first, so that a crash leaves missing cases known; refuse a folder of other predictions."""
     if (out / INDEX).is_file():
         before = read_json(out / INDEX)
-        if any(before.get(key) != index[key] for key in ("method", "split", "dataset")):
-            raise ConfigError(f"{out} holds predictions of another run or split; choose another --out")
+        unlike = [key for key in ("method", "split", "dataset") if before.get(key) != index[key]]
+        if unlike:
+            raise ConfigError(
+                f"{out} holds predictions of another run or split: they differ in {', '.join(unlike)}; choose another "
+                "--out"
+            )
     write_json(out / INDEX, index)

@@ -11,6 +11,7 @@ from typing import Any
 
 from medcalib.engine.parts import Part, Refusal, check_out, read_parts, write_part
 from medcalib.errors import ConfigError, DataRefusedError, Problem
+from medcalib.files import make_folder
 from medcalib.metrics import CaseScores
 
 MIN_KEY = 16  # bytes
@@ -53,7 +54,7 @@ def pseudonymize(scores: Path, out: Path, names: Pseudonyms) -> dict[str, Any]:
     """
     part = _whole(read_parts(scores), scores)
     check_out(out, map(names.case, part.cases), [scores])
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for case in part.cases:
         renamed(CaseScores.load(scores / f"{case}.npz"), names).save(out / f"{names.case(case)}.npz")
     refused = tuple(_renamed_refusal(entry, names) for entry in part.refused)

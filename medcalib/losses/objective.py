@@ -108,7 +108,9 @@ class Objective(nn.Module):
         if not self.observes:
             return
         if self._remembered is None:
-            raise RuntimeError("no batch is remembered: call parts(..., remember=True) before observe_remembered()")
+            raise RuntimeError(
+                "no batch is remembered: call parts(..., remember=True) before each observe_remembered()"
+            )
         remembered, self._remembered = self._remembered, None
         self._observe(*remembered)
 

@@ -119,5 +119,5 @@ def _read(scores: Mapping[str, Any], case: str, score: str) -> float | None:
     if isinstance(value, (Mapping, str, list)):
         if not isinstance(value, Mapping):
             raise ValueError(f"{score!r} is no number but {value!r}; name a number, such as 'regions/all/ece'")
-        raise ValueError(f"{score!r} is no number but holds {', '.join(value)}; name one of them, as in {score}/NAME")
+        raise ValueError(f"{score!r} is no number but {', '.join(value)}; name one of them, as in {score}/NAME")
     return None if value is None else float(value)

@@ -94,9 +94,9 @@ def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Meth
     found: list[Method] = []
     for folder, images in itertools.zip_longest(scores, maps):
         numbers = read_json(folder / "scores.json")
-        if not isinstance(numbers, dict) or any(key not in numbers for key in KEYS):
-            wanted = ", ".join(KEYS)
-            raise DataError("broken_scores", f"{folder / 'scores.json'} lacks one of {wanted}; score again")
+        lacks = [key for key in KEYS if not isinstance(numbers, dict) or key not in numbers]
+        if lacks:
+            raise DataError("broken_scores", f"{folder / 'scores.json'} lacks {', '.join(lacks)}; score again")
         name = str(numbers.get("method", {}).get("name") or folder.name)
         taken = sum(method.name == name or method.name.startswith(f"{name} (") for method in found)
         name = f"{name} ({taken + 1})" if taken else name

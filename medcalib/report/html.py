@@ -38,7 +38,7 @@ def build_report(
     damaged.
     """
     if maps and len(maps) != len(scores):
-        raise ConfigError(f"{len(scores)} scores folders need as many maps folders, got {len(maps)}")
+        raise ConfigError(f"{len(scores)} scores folders need as many maps folders, in the same order, got {len(maps)}")
     if cases < 1:
         raise ConfigError(f"cases must be 1 or more, got {cases}")
     _check_out(out)
