@@ -93,6 +93,10 @@ def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Meth
     """Scores folders as methods; names that occur twice are numbered."""
     found: list[Method] = []
     for folder, images in itertools.zip_longest(scores, maps):
+        if not (folder / "scores.json").exists():
+            shards = any(folder.glob("shard-*-of-*.json"))
+            fix = "it holds shards only, make the whole of them by `medcalib merge`" if shards else "`score` writes it"
+            raise DataError("missing_file", f"{folder / 'scores.json'} does not exist; {fix}")
         numbers = read_json(folder / "scores.json")
         lacks = [key for key in KEYS if not isinstance(numbers, dict) or key not in numbers]
         if lacks:

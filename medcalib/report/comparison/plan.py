@@ -40,6 +40,8 @@ class Plan:
 def read_plan(out: Path) -> Plan:
     """Read `out/compare.json`. `DataError` says what is wrong with it."""
     path = out / "compare.json"
+    if not path.exists():
+        raise DataError("missing_file", f"{path} does not exist; name the --out of a `medcalib compare`")
     found = read_json(path)
     try:
         if found["version"] != VERSION:
