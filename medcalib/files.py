@@ -31,7 +31,7 @@ def atomic(path: Path) -> Iterator[Path]:
     the link; its target is never written.
     """
     path = Path(path)
-    make_folder(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
         yield temporary
@@ -59,7 +59,10 @@ def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Fail now, not after the work, where no file `path` can be written. Raises `OSError`; makes the parent folder."""
+    """Fail now, not after the work, where no file `path` can be written. Makes the parent folder.
+
+    Raises `OSError`, and `ConfigError` where a file is in the way.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
     make_folder(path.parent)

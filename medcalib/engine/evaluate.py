@@ -129,7 +129,14 @@ def _plan(predictions: Path, labels: Path, data: DataConfig | None, settings: Se
     pairs, unpaired, expected_from = paired(predictions, labels, data)
     if not pairs and not unpaired:
         raise DataRefusedError(
-            [Problem(str(predictions), "no_prediction", "no prediction <case>.nii.gz, .npz or .npy found")]
+            [
+                Problem(
+                    str(predictions),
+                    "no_prediction",
+                    "no prediction <case>.nii.gz, .npz or .npy found; name the folder that `predict` wrote, or nnU-Net "
+                    "with --save_probabilities",
+                )
+            ]
         )
     expected = sorted({*(pair.case.id for pair in pairs), *(entry["case"] for entry in unpaired)})
     mine = set(expected if shard is None else shard.of(expected))

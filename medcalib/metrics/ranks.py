@@ -67,7 +67,9 @@ def critical_difference(methods: int, blocks: int, alpha: float = ALPHA) -> floa
     References: P. Nemenyi, thesis, Princeton 1963; J. Demsar, JMLR 7, 2006, section 3.2.2 and table 5.
     """
     if methods < 2 or blocks < 1:
-        raise ValueError(f"needs 2 or more methods and 1 or more blocks, got {methods} and {blocks}")
+        raise ValueError(
+            f"a critical difference needs 2 or more methods and 1 or more blocks, got {methods} and {blocks}"
+        )
     q = float(studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
 

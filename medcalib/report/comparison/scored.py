@@ -99,7 +99,9 @@ def _case_tables(path: Path, channels: dict[str, int]) -> NDArray[np.int64]:
             for region, count in channels.items()
         ]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise DataError("broken_scores", f"{path} is no readable case score: {error}") from error
+        raise DataError(
+            "broken_scores", f"{path} is no readable case score ({in_words(error)}); score again"
+        ) from error
     for region, (found, count) in zip(channels, zip(rows, channels.values(), strict=True), strict=True):
         if found.shape[1] != count:
             raise DataError("broken_scores", f"{path} has {found.shape[1]} rows in {region}, expected {count} or more")
