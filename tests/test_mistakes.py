@@ -86,7 +86,7 @@ MISTAKES: list[tuple[Callable[[], Any], str]] = [
     (lambda: one(probs=PROBS, regions=["all"]), r"expected probabilities over \(6, 6, 5\).*leave out the batch axis"),
     (lambda: one(probs=[PROBS[0]]), r"or as slabs \(slice along the last axis"),
     (lambda: one(spacing_mm=(0.0, 1.0, 1.0)), "spacing_mm must hold positive sizes of a voxel in mm"),
-    (lambda: one(class_names="heart"), "class_names must be a list with a name for each class"),
+    (lambda: one(class_names=4), "class_names must be a list with a name for each class"),
     (lambda: one(class_names=["b", "LV", "LV", "RV"]), "names 'LV' twice"),
     (lambda: one(labelled_classes=["LVX"]), "labelled_classes names 'LVX'; the classes are background, RV"),
     (

@@ -41,7 +41,7 @@ class Channels:
 
 
 def _check_names(class_names: Sequence[str], composites: Mapping[str, Sequence[int]]) -> None:
-    if isinstance(class_names, str) or not isinstance(class_names, Sequence):
+    if not isinstance(class_names, Sequence):
         raise ValueError(
             f"class_names must be a list with a name for each class, background first, got {class_names!r}"
         )
