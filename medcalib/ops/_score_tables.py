@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class ScoreSpec:
         if self.groups == ():
             raise ValueError("groups must name the labels of at least one channel, got none")
         for members in (*self.composites, *(self.groups or ())):
-            if not all(isinstance(member, int) for member in members):
+            if not all(isinstance(member, Integral) for member in members):
                 raise ValueError(f"a group must name classes by their numbers, such as (1, 2), got {members}")
             if not members or len(set(members)) < len(members):
                 raise ValueError(f"a group must name at least one class, each once, got {members}")
