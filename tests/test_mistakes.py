@@ -15,8 +15,8 @@ from helpers import smooth_case
 from medcalib import calibrators, losses
 from medcalib.config import dump, load
 from medcalib.config.bundled import bundled
-from medcalib.errors import ConfigError, in_words
-from medcalib.files import make_folder, write_text
+from medcalib.errors import ConfigError, DataError, in_words
+from medcalib.files import make_folder, write_json, write_text
 from medcalib.metrics import CalibrationCounts, OverlapCounts, score_case
 from medcalib.metrics.paired import compare
 from medcalib.metrics.summary import summarize
@@ -141,6 +141,7 @@ def test_a_value_that_the_type_of_labels_cannot_hold_ignores_nothing() -> None:
 def test_an_exception_in_words() -> None:
     assert in_words(KeyError("score")) == "it lacks 'score'"
     assert in_words(ValueError("no\nmore")) == "no"
+    assert in_words(FileNotFoundError(2, "No such file or directory", "a.npz")) == "No such file or directory"
     loading = RuntimeError(
         "Error(s) in loading state_dict for UNet:\n\tsize mismatch for a.\n\tsize mismatch for b.\n\tc"
     )
@@ -168,3 +169,17 @@ def test_a_run_does_not_write_into_what_it_reads(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="is a folder that is read from; choose another --out"):
             predict(run, out)
     assert list(data.iterdir()) == []
+
+
+def test_scores_without_tables_and_a_key_that_is_not_there(tmp_path: Path) -> None:
+    from medcalib.engine.pseudonyms import Pseudonyms
+    from medcalib.report.content import KEYS, read_methods
+
+    write_json(tmp_path / "scores.json", {**dict.fromkeys(KEYS, {}), "cases": []})
+    with pytest.raises(DataError, match="cases and settings are no tables; score again"):
+        read_methods([tmp_path])
+    (tmp_path / "scores.json").rename(tmp_path / "shard-0-of-2.json")
+    with pytest.raises(DataError, match="it holds shards only, make the whole of them by `medcalib merge`"):
+        read_methods([tmp_path])
+    with pytest.raises(ConfigError, match="the key file .*nokey cannot be read: No such file or directory"):
+        Pseudonyms.from_file(tmp_path / "nokey")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medcalib.engine.parts import Part, Refusal, check_out, read_parts, write_part
-from medcalib.errors import ConfigError, DataRefusedError, Problem
+from medcalib.errors import ConfigError, DataRefusedError, Problem, in_words
 from medcalib.files import make_folder
 from medcalib.metrics import CaseScores
 
@@ -32,7 +32,10 @@ class Pseudonyms:
     @classmethod
     def from_file(cls, path: Path) -> Pseudonyms:
         """The key is the content of a file, without the space around it."""
-        return cls(path.read_bytes().strip())
+        try:
+            return cls(path.read_bytes().strip())
+        except OSError as error:
+            raise ConfigError(f"the key file {path} cannot be read: {in_words(error)}") from error
 
     def case(self, name: str) -> str:
         """Of a case id."""

@@ -101,6 +101,8 @@ def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Meth
         lacks = [key for key in KEYS if not isinstance(numbers, dict) or key not in numbers]
         if lacks:
             raise DataError("broken_scores", f"{folder / 'scores.json'} lacks {', '.join(lacks)}; score again")
+        if not isinstance(numbers["cases"], dict) or not isinstance(numbers["settings"], dict):
+            raise DataError("broken_scores", f"{folder / 'scores.json'}: cases and settings are no tables; score again")
         name = str(numbers.get("method", {}).get("name") or folder.name)
         taken = sum(method.name == name or method.name.startswith(f"{name} (") for method in found)
         name = f"{name} ({taken + 1})" if taken else name
