@@ -175,7 +175,7 @@ def test_scores_without_tables_and_a_key_that_is_not_there(tmp_path: Path) -> No
     from medcalib.engine.pseudonyms import Pseudonyms
     from medcalib.report.content import KEYS, read_methods
 
-    write_json(tmp_path / "scores.json", {**dict.fromkeys(KEYS, {}), "cases": []})
+    write_json(tmp_path / "scores.json", {**{key: {} for key in KEYS}, "cases": []})
     with pytest.raises(DataError, match="cases and settings are no tables; score again"):
         read_methods([tmp_path])
     (tmp_path / "scores.json").rename(tmp_path / "shard-0-of-2.json")

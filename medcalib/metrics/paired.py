@@ -91,7 +91,7 @@ def _check_paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     if unpaired:
         side = "first" if unpaired[0] in first["cases"] else "second"
         raise ValueError(
-            f"{len(unpaired)} cases are in one set only, such as {unpaired[0]} in the {side}; score the same cases "
+            f"{len(unpaired)} cases are in one set only, {unpaired[0]} in the {side}; score the same cases "
             "with both methods"
         )
     for case, numbers in first["cases"].items():
