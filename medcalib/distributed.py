@@ -190,5 +190,8 @@ def resolve_device(name: str) -> torch.device:
     if kind != "cuda" or not (number or "0").isdecimal():
         raise ConfigError(f"device {name!r}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
     if not torch.cuda.is_available() or int(number or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+        raise ConfigError(
+            f"device {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; take cpu, or see "
+            "`medcalib doctor`"
+        )
     return torch.device(name)

@@ -24,6 +24,18 @@ __all__ = [
 ]
 
 
+def in_words(error: BaseException) -> str:
+    """What went wrong, in one line for a message: of a `KeyError` what is missing, of weights that do not fit the first
+    parameters, of others their first line."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error.args[0]!r}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    first, *details = [line.strip()[:160] for line in str(error).splitlines() if line.strip()] or [""]
+    text = "; ".join(details[:2]) if first.startswith("Error(s) in loading state_dict") and details else first
+    return f"its values are not as expected: {text}" if isinstance(error, (TypeError, AttributeError)) else text
+
+
 class Exit(IntEnum):
     """Exit codes of the command line, stable for scripts.
 

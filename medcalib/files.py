@@ -30,6 +30,7 @@ def atomic(path: Path) -> Iterator[Path]:
     The suffix of `path` is kept, since writers choose a format by it. Replacing a symbolic link replaces
     the link; its target is never written.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
@@ -41,6 +42,14 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. `ConfigError` where a file has its name, `OSError` where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{path} cannot be a folder: it, or one above it, is a file; choose another name") from error
+
+
 def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
     """Remove temporary files of `atomic` that a killed process left; younger ones may be another's, at work."""
     for path in folder.glob(".tmp-[0-9a-f]*-*"):
@@ -50,10 +59,13 @@ def remove_abandoned(folder: Path, older_than_s: float = 3600.0) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Fail now, not after the work, where no file `path` can be written. Raises `OSError`; makes the parent folder."""
+    """Fail now, not after the work, where no file `path` can be written. Makes the parent folder.
+
+    Raises `OSError`, and `ConfigError` where a file is in the way.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder; name a file in it", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with tempfile.TemporaryFile(dir=path.parent):
         pass
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -11,7 +12,27 @@ from typing import Any, Literal, Union, get_args, get_origin
 def check_option(name: str, value: Any, annotation: Any) -> None:
     """Refuse a value of another type, a number that is not finite, a choice that does not exist: ValueError."""
     if not _fits(value, annotation):
-        raise ValueError(f"{name} must be {_described(annotation)}, got {value!r}")
+        hint = (
+            f"; give {name}.item(), a number of Python"
+            if hasattr(value, "item") and _fits(_item(value), annotation)
+            else ""
+        )
+        raise ValueError(f"{name} must be {_described(annotation)}, got {value!r}{hint}")
+
+
+def known_names(name: Any, known: Iterable[str]) -> str:
+    """What to write in place of an unknown name: the one that is like it, if any, and all that exist."""
+    names = list(known)
+    close = get_close_matches(str(name).lower(), names, 1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(names)}"
+
+
+def _item(value: Any) -> Any:
+    """The number in a numpy scalar or in a tensor of one; None where there are several."""
+    try:
+        return value.item()
+    except (RuntimeError, ValueError):
+        return None
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -156,6 +156,7 @@ def described(meta: dict[str, Any]) -> dict[str, str]:
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and parameters of a saved calibrator; nothing in the file is executed."""
+    path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, no saved calibrator; name the file that `calibrate` wrote")
     try:

@@ -129,7 +129,9 @@ def check_ledger(path: Path) -> None:
         file.seek(0)
         header = next(csv.reader(file), None)
     if header not in (None, [*CONTEXT, *Row._fields]):
-        raise ConfigError(f"{path} is no ledger of `medcalib bench`: its columns are {', '.join(header or ())}")
+        raise ConfigError(
+            f"{path} is no ledger of `medcalib bench`: its columns are {', '.join(header or ())}; choose another file"
+        )
 
 
 def append(path: Path, bench: Bench) -> None:

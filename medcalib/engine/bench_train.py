@@ -64,8 +64,10 @@ def bench_steps(configs: Mapping[str, RunConfig], steps: int, synthetic: Synthet
     """
     first, *others = configs.values()
     for other in others:
-        if other.model_dump(exclude={"loss"}) != first.model_dump(exclude={"loss"}):
-            raise ConfigError("the configs of a comparison may differ in their loss only")
+        one, two = first.model_dump(exclude={"loss"}), other.model_dump(exclude={"loss"})
+        if one != two:
+            unlike = ", ".join(key for key in one if one[key] != two[key])
+            raise ConfigError(f"the configs of a comparison may differ in their loss only, got different {unlike}")
     device = resolve_device(first.train.device)
     with reproducible(first.train):
         batches = _synthetic(first, synthetic) if synthetic else _batches(first, WARMUP + steps)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from medcalib.errors import CheckpointError, DataError
+from medcalib.errors import CheckpointError, DataError, in_words
 from medcalib.files import atomic, read_json, remove_abandoned, sha256, write_json
 
 log = logging.getLogger(__name__)
@@ -38,9 +38,11 @@ class Checkpoints:
         try:
             found = read_json(self.run / MANIFEST)
         except DataError as error:
-            raise CheckpointError(f"{error}; the run cannot be continued") from error
+            raise CheckpointError(f"{error}; restore it, or train again into another --out") from error
         if not isinstance(found, dict) or "best" not in found or not isinstance(found.get("last"), list):
-            raise CheckpointError(f"{self.run / MANIFEST} is no manifest of a run; it cannot be continued")
+            raise CheckpointError(
+                f"{self.run / MANIFEST} is no manifest of a run; restore it, or train again into another --out"
+            )
         last = [entry for entry in found["last"] if self._is_whole(entry)]
         best = found["best"] if found["best"] is not None and self._is_whole(found["best"]) else None
         return {"last": last, "best": best}
@@ -83,13 +85,18 @@ class Checkpoints:
                 return self._load(entry), entry
             except CheckpointError as error:
                 log.warning("%s; trying the one before", error)
-        raise CheckpointError(f"{self.run} holds no whole checkpoint to resume from")
+        raise CheckpointError(
+            f"{self.run} holds no whole checkpoint: none was written, or all are damaged; train again"
+        )
 
     def load_best(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The best weights and their manifest entry."""
         entry = self.manifest["best"]
         if entry is None:
-            raise CheckpointError(f"{self.run} holds no best checkpoint; has it finished a validation?")
+            raise CheckpointError(
+                f"{self.run} holds no best checkpoint, which is written after a validation: continue the training with "
+                "--resume, or take --weights last"
+            )
         return self._load(entry), entry
 
     def _write(self, state: dict[str, Any], name: str) -> dict[str, str]:
@@ -104,14 +111,20 @@ class Checkpoints:
 
     def _load(self, entry: dict[str, Any]) -> dict[str, Any]:
         path = self.run / FOLDER / Path(str(entry["file"])).name
-        if not path.is_file() or sha256(path) != entry["sha256"]:
-            raise CheckpointError(f"checkpoint {path} is missing or damaged (its SHA-256 differs from the manifest)")
+        if not path.is_file():
+            raise CheckpointError(f"checkpoint {path} is missing, but {MANIFEST} names it; restore the file")
+        if sha256(path) != entry["sha256"]:
+            raise CheckpointError(
+                f"checkpoint {path} is damaged: its SHA-256 differs from that in {MANIFEST}; restore the file"
+            )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, UnpicklingError, EOFError) as error:
-            raise CheckpointError(f"checkpoint {path} cannot be loaded: {error}") from error
+            raise CheckpointError(f"checkpoint {path} cannot be loaded: {in_words(error)}") from error
         if not isinstance(state, dict):
-            raise CheckpointError(f"checkpoint {path} holds no state")
+            raise CheckpointError(
+                f"checkpoint {path} holds no state of a training; was it replaced by a file of another tool?"
+            )
         if state.get("epoch", entry["epoch"]) != entry["epoch"]:
             raise CheckpointError(f"checkpoint {path} is of epoch {state['epoch']}, the manifest says {entry['epoch']}")
         return state

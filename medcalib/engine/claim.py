@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medcalib.errors import ConfigError
+from medcalib.files import make_folder
 
 PATIENCE_S = 20.0  # loader workers outlive a killed training by seconds, and hold what it held
 POLL_S = 0.2
@@ -21,7 +22,7 @@ def claimed(run: Path) -> Iterator[None]:
     The system ends the claim with its process, however that ends, so nothing stale is left behind. Where folders
     cannot be locked (Windows, some network file systems) nothing is held.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    make_folder(run)
     try:
         import fcntl
     except ImportError:

@@ -23,7 +23,7 @@ from medcalib.engine.pool import unordered
 from medcalib.engine.score_job import Job, Outcome, Settings, refusal_of, score_pair
 from medcalib.engine.shards import Shard, shard_files
 from medcalib.errors import ConfigError, DataError, DataRefusedError, Problem, RefusedError
-from medcalib.files import CASE_ID, read_json, remove_abandoned
+from medcalib.files import CASE_ID, make_folder, read_json, remove_abandoned
 from medcalib.metrics.numbers import CASE_KEYS
 from medcalib.metrics.protocols import PROTOCOLS
 from medcalib.metrics.regions import REGIONS
@@ -132,7 +132,14 @@ def _plan(predictions: Path, labels: Path, data: DataConfig | None, settings: Se
     pairs, unpaired, expected_from = paired(predictions, labels, data)
     if not pairs and not unpaired:
         raise DataRefusedError(
-            [Problem(str(predictions), "no_prediction", "no prediction <case>.nii.gz, .npz or .npy found")]
+            [
+                Problem(
+                    str(predictions),
+                    "no_prediction",
+                    "no prediction <case>.nii.gz, .npz or .npy found; name the folder that `predict` wrote, or nnU-Net "
+                    "with --save_probabilities",
+                )
+            ]
         )
     expected = sorted({*(pair.case.id for pair in pairs), *(entry["case"] for entry in unpaired)})
     mine = set(expected if shard is None else shard.of(expected))
@@ -146,7 +153,7 @@ def _plan(predictions: Path, labels: Path, data: DataConfig | None, settings: Se
 
 def _prepare(out: Path, shard: Shard | None) -> None:
     """Fail now if `out` cannot be written; no summary of another run may stand beside the counts of this one."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with tempfile.TemporaryFile(dir=out):
         remove_abandoned(out)
     (out / SCORES).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from medcalib import calibrators
 from medcalib.calibrators import Calibrator
 from medcalib.data.case import Case
 from medcalib.data.labels import LabelMap
-from medcalib.errors import CheckpointError, ConfigError
+from medcalib.errors import CheckpointError, ConfigError, in_words
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_fitted(path: Path) -> Fitted:
             own.set_parameters({key: torch.tensor(v, dtype=kinds[key]) for key, v in fold["parameters"].items()})
             without |= {str(patient): own for patient in fold["patients"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: its folds are damaged: {error}") from error
+        raise CheckpointError(f"{path}: its folds are damaged ({in_words(error)}); fit it again") from error
     return Fitted(calibrator, without)
 
 
@@ -64,7 +64,10 @@ def refuse_other_model(fitted: Fitted, path: Path, weights_sha256: str | None, w
     """Raise `ConfigError` where both sides name the weights of a network, and they differ."""
     own = fitted.calibrator.facts.get("weights_sha256")
     if own is not None and weights_sha256 is not None and own != weights_sha256:
-        raise ConfigError(f"{path} was fitted to other weights than those of {what}; fit it to these")
+        raise ConfigError(
+            f"{path} was fitted to other weights than those of {what}; fit it to these, or choose the --weights (best "
+            "or last) that it was fitted to"
+        )
 
 
 def refuse_other_classes(fitted: Fitted, path: Path, label_map: LabelMap, what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from medcalib.engine.parts import SCORES, SOURCE, Part, Refusal, check_out, read_parts, write_part
 from medcalib.errors import DataRefusedError, Problem
-from medcalib.files import atomic, same_place, sha256
+from medcalib.files import atomic, make_folder, same_place, sha256
 from medcalib.metrics import CaseScores
 
 __all__ = ["merge"]
@@ -40,7 +40,7 @@ def merge(scores: Sequence[Path], out: Path) -> dict[str, Any]:
     files = {case: _chosen(paths) for case, paths in _files(parts).items()}
     refused = {entry["case"]: entry for part in parts for entry in part.refused}
     check_out(out, (*files, *refused))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / SCORES).unlink(missing_ok=True)
     for case, source in files.items():
         _copy(source, out / f"{case}.npz")
@@ -73,7 +73,11 @@ def _contradictions(parts: Sequence[Part]) -> Iterator[Problem]:
     for case, said in refusals.items():
         if case in files or any(entry != said[0][1] for _, entry in said):
             where = ", ".join([*(str(part.file) for part, _ in said), *map(str, files.get(case, ()))])
-            yield Problem(case, "conflict", f"refused in one place, otherwise in another ({where}); {fix}")
+            yield Problem(
+                case,
+                "conflict",
+                f"refused in one place, scored or refused for another reason in another: {where}; {fix}",
+            )
     shape = None
     for case, paths in files.items():
         loaded = [CaseScores.load(path) for path in paths]
@@ -83,9 +87,12 @@ def _contradictions(parts: Sequence[Part]) -> Iterator[Problem]:
         found = (first.channels, first.num_classes, first.binary, dict(first.settings), tuple(first.regions))
         shape = shape or found
         if first.case_id != case or found != shape:
-            yield Problem(
-                str(paths[0]), "conflict", f"it holds another case, or other classes, regions or settings; {fix}"
+            text = (
+                f"it holds case {first.case_id}"
+                if first.case_id != case
+                else "it has other classes, regions or settings"
             )
+            yield Problem(str(paths[0]), "conflict", f"{text}; {fix}")
 
 
 def _files(parts: Sequence[Part]) -> Mapping[str, list[Path]]:

@@ -66,5 +66,5 @@ def build_scaler(config: TrainConfig, device: torch.device) -> torch.amp.GradSca
     """Loss scaling for fp16; does nothing otherwise."""
     fp16 = precision_of(config, device) == "fp16"
     if fp16 and device.type != "cuda":
-        raise ConfigError("precision 'fp16' needs a CUDA device; use bf16 or fp32 on the CPU")
+        raise ConfigError("train.precision: fp16 needs a CUDA device; use bf16 or fp32 on the CPU")
     return torch.amp.GradScaler(device.type, enabled=fp16)

@@ -11,7 +11,7 @@ from typing import Any
 
 from medcalib.config.schema import ScoreConfig
 from medcalib.engine.shards import Shard, shard_files
-from medcalib.errors import ConfigError, DataError
+from medcalib.errors import ConfigError, DataError, in_words
 from medcalib.files import CASE_ID, check_case_id, read_json, same_place, write_json
 from medcalib.metrics import CaseScores
 from medcalib.metrics.summary import summarize
@@ -114,5 +114,6 @@ def _read_part(folder: Path, shard: Shard | None) -> Part:
         expected = found["expected"] if shard is not None else [*cases, *(entry["case"] for entry in refused)]
         return Part(folder, source, score, cases, refused, tuple(sorted(map(str, expected))), shard)
     except (KeyError, TypeError, ValueError, DataError, ConfigError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise DataError("broken_scores", f"{path} is no summary of this version ({reason}); score again") from error
+        raise DataError(
+            "broken_scores", f"{path} is no summary of this version: {in_words(error)}; score again"
+        ) from error

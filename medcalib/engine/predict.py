@@ -22,6 +22,8 @@ from medcalib.engine.loader import preprocess_of
 from medcalib.engine.prediction_folder import Prediction, write_predictions
 from medcalib.engine.predictor import Predictor
 from medcalib.engine.run import Weights, cases_of, load_model, open_run
+from medcalib.errors import ConfigError
+from medcalib.files import same_place
 
 __all__ = ["predict"]
 
@@ -44,6 +46,8 @@ def predict(
     refused is recorded with its reason, the others go on.
     """
     config = open_run(run, data)
+    if any(same_place(out, source) for source in (run, config.root)):
+        raise ConfigError(f"{out} is a folder that is read from; choose another --out for the predictions")
     cases = cases_of(run, config, split)
     chosen = resolve_device(device)
     model, entry = load_model(run, config, chosen, weights)

@@ -18,7 +18,7 @@ from medcalib.data.geometry import Affine
 from medcalib.data.labels import LabelMap
 from medcalib.data.predictions import INDEX, remove_prediction, without_folders, write_prediction
 from medcalib.errors import ConfigError, DataError
-from medcalib.files import read_json, refuse_links_out, write_json
+from medcalib.files import make_folder, read_json, refuse_links_out, write_json
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ def write_predictions(
     told = {**source, "software": f"medcalib {medcalib.__version__}"}
     listed = list(cases)
     index: dict[str, Any] = {**told, "split": split, "cases": [case.id for case in listed], "refused": []}
+    make_folder(out)
     refuse_links_out(out)
     _claim(out, index)
     for case in tqdm(listed, what, leave=False, disable=not sys.stderr.isatty()):
@@ -67,6 +68,10 @@ def _claim(out: Path, index: dict[str, Any]) -> None:
     """Write the index first, so that a crash leaves missing cases known; refuse a folder of other predictions."""
     if (out / INDEX).is_file():
         before = read_json(out / INDEX)
-        if any(before.get(key) != index[key] for key in ("method", "split", "dataset")):
-            raise ConfigError(f"{out} holds predictions of another run or split; choose another --out")
+        unlike = [key for key in ("method", "split", "dataset") if before.get(key) != index[key]]
+        if unlike:
+            raise ConfigError(
+                f"{out} holds predictions of another run or split: they differ in {', '.join(unlike)}; choose another "
+                "--out"
+            )
     write_json(out / INDEX, index)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medcalib.engine.parts import Part, Refusal, check_out, read_parts, write_part
-from medcalib.errors import ConfigError, DataRefusedError, Problem
+from medcalib.errors import ConfigError, DataRefusedError, Problem, in_words
+from medcalib.files import make_folder
 from medcalib.metrics import CaseScores
 
 MIN_KEY = 16  # bytes
@@ -31,7 +32,10 @@ class Pseudonyms:
     @classmethod
     def from_file(cls, path: Path) -> Pseudonyms:
         """The key is the content of a file, without the space around it."""
-        return cls(path.read_bytes().strip())
+        try:
+            return cls(path.read_bytes().strip())
+        except OSError as error:
+            raise ConfigError(f"the key file {path} cannot be read: {in_words(error)}") from error
 
     def case(self, name: str) -> str:
         """Of a case id."""
@@ -53,7 +57,7 @@ def pseudonymize(scores: Path, out: Path, names: Pseudonyms) -> dict[str, Any]:
     """
     part = _whole(read_parts(scores), scores)
     check_out(out, map(names.case, part.cases), [scores])
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for case in part.cases:
         renamed(CaseScores.load(scores / f"{case}.npz"), names).save(out / f"{names.case(case)}.npz")
     refused = tuple(_renamed_refusal(entry, names) for entry in part.refused)

@@ -18,7 +18,7 @@ from medcalib.data.case import Case
 from medcalib.data.check import require
 from medcalib.data.splits import Split
 from medcalib.engine.checkpoint import MANIFEST, Checkpoints
-from medcalib.errors import CheckpointError, ConfigError
+from medcalib.errors import CheckpointError, ConfigError, in_words
 from medcalib.files import appending, read_json, write_json, write_text
 from medcalib.networks import NETWORKS
 
@@ -84,7 +84,7 @@ def differences(
 def open_run(run: Path, data: str | None = None) -> RunConfig:
     """The config of a finished or running run, its data folder replaced by `data` where given."""
     if not (run / CONFIG).is_file():
-        raise CheckpointError(f"{run} is no run folder: it holds no {CONFIG}")
+        raise CheckpointError(f"{run} is no run folder: it holds no {CONFIG}; name the --out of a `medcalib train`")
     config = load(run / CONFIG, saved=True)
     return config if data is None else with_root(config, data)
 
@@ -92,11 +92,13 @@ def open_run(run: Path, data: str | None = None) -> RunConfig:
 def cases_of(run: Path, config: RunConfig, split: str) -> list[Case]:
     """The cases that the run itself assigned to `split`, looked up in the data folder."""
     ids = read_json(run / SPLIT)
+    if not isinstance(ids, dict) or not all(isinstance(part, list) for part in ids.values()):
+        raise CheckpointError(f"{run / SPLIT} is no split of a run, lists of case ids by name; restore the file")
     if split not in ids:
         raise ConfigError(f"--split {split}: expected one of {', '.join(ids)}")
     if not ids[split]:
         raise ConfigError(
-            f"{run}: its {split} split holds no case; give `split` a larger share, or choose another split"
+            f"{run}: its {split} split holds no case; choose another --split, or train with a larger share in `split`"
         )
     cases, problems = scan(config.data, config.root)
     wanted = set(ids[split])
@@ -122,7 +124,10 @@ def load_model(
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise CheckpointError(f"{run}: the weights do not fit the network of its config: {error}") from error
+        raise CheckpointError(
+            f"{run}: the weights do not fit the network of its {CONFIG}; was the file edited? Restore "
+            f"`model` as it was trained ({in_words(error)})"
+        ) from error
     return model.to(device).eval(), entry
 
 

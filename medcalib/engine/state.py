@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from medcalib import distributed
 from medcalib.engine.optimization import load_optimizer
-from medcalib.errors import CheckpointError, TrainingError
+from medcalib.errors import CheckpointError, TrainingError, in_words
 from medcalib.losses import Objective
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,10 @@ class State:
             if before == distributed.ranks():
                 self._restore_rng(own)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this config: {error}") from error
+            raise CheckpointError(
+                f"the checkpoint does not fit this config: {in_words(error)}; resume with that of the first call, or "
+                "choose a new --out"
+            ) from error
 
     def _restore_rng(self, own: dict[str, Any]) -> None:
         torch.set_rng_state(own["rng"])
@@ -160,7 +163,9 @@ class State:
         """Raises `TrainingError` where weights are not finite, or differ between ranks."""
         parameters = [parameter.detach() for parameter in self.model.parameters()]
         if not bool(torch.stack([torch.isfinite(p).all() for p in parameters]).all()):  # one wait for the device
-            raise TrainingError("the weights are no longer finite; the last checkpoint is intact. Lower train.lr")
+            raise TrainingError(
+                "the weights are no longer finite; the last checkpoint is intact. Lower train.lr, in a new --out"
+            )
         if distributed.is_running():
             digest = hashlib.sha256()
             for parameter in parameters:

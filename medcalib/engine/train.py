@@ -35,8 +35,8 @@ from medcalib.engine.status import Status, advised
 from medcalib.engine.step import optimizer_step
 from medcalib.engine.tracking import Tracker, Trackers, shareable, wanted
 from medcalib.engine.validate import validate
-from medcalib.errors import PreemptedError, TrainingError
-from medcalib.files import refuse_links_out
+from medcalib.errors import ConfigError, PreemptedError, TrainingError
+from medcalib.files import refuse_links_out, same_place
 
 __all__ = ["train"]
 
@@ -99,6 +99,8 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequ
 
 
 def _split(config: RunConfig, out: Path, resume: bool) -> Split:
+    if same_place(out, config.root):
+        raise ConfigError(f"{out} is the folder of the data; choose another --out for the run")
     refuse_links_out(out)
     if resume:
         folder.check_same(out, config)
@@ -251,7 +253,7 @@ def _count_bad(state: State, bad: bool) -> None:
     if state.bad_in_a_row >= MAX_BAD_STEPS:
         raise TrainingError(
             f"the loss was not finite in {state.bad_in_a_row} steps in a row (epoch {state.epoch + 1}); the "
-            "last checkpoint is intact. Lower train.lr, or use precision bf16 or fp32"
+            "last checkpoint is intact. Lower train.lr, or set train.precision to bf16 or fp32, in a new --out"
         )
 
 

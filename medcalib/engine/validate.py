@@ -54,7 +54,9 @@ def validate(
                     observer.observe(logits[None].to(device), labels[None].to(device))
         some_broken, stopped = distributed.largest(int(broken), int(stop.signal is not None))
         if some_broken:
-            log.warning("validation: the network gives logits that are not finite; this epoch is not scored")
+            log.warning(
+                "validation: the network gives NaN or infinity; this epoch is not scored. If it goes on, lower train.lr"
+            )
             return {"dice": None, "ece_pred_foreground": None, "dice_by_class": {}}
         if stopped:
             return None

@@ -35,14 +35,24 @@ class ObjectiveHandler:
     """
 
     def __init__(self, objective: Learner) -> None:
+        if not callable(getattr(objective, "observe", None)) or not callable(getattr(objective, "update", None)):
+            raise ValueError(
+                f"expected an objective of medcalib.losses.build, with observe() and update(), got "
+                f"{type(objective).__name__}"
+            )
         self.objective = objective
 
     def attach(self, engine: Any) -> None:
         """Register with an evaluator of `monai.engines`. Raises `MissingExtraError` without ignite."""
         _need_ignite()
         from ignite.engine import Events
-        from monai.engines import IterationEvents
+        from monai.engines import IterationEvents, Workflow
 
+        if not isinstance(engine, Workflow):
+            raise ValueError(
+                "expected an evaluator of monai.engines, such as SupervisedEvaluator(val_handlers=[...]); in other "
+                "loops call objective.observe(logits, labels) and objective.update()"
+            )
         # when the model is done, a MONAI engine decollates its output into single images and post-processes them
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._observe)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._update)

@@ -29,11 +29,13 @@ class PooledCalibrationMetric(CumulativeIterationMetric):  # type: ignore[misc] 
 
     def __call__(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
         """Add a batch; returns the score of each image."""
+        if y is not None and hasattr(y_pred, "__len__") and hasattr(y, "__len__") and len(y_pred) != len(y):
+            raise ValueError(f"expected labels of as many images as y_pred has, {len(y_pred)}, got {len(y)}")
         return IterationMetric.__call__(self, y_pred, y, **kwargs)  # the parent's would store every image's numbers
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
         if y is None:
-            raise ValueError("expected labels y beside y_pred")
+            raise ValueError("expected labels y beside y_pred: call metric(y_pred, y)")
         scores = []
         for values, labels in zip(y_pred, y, strict=True):
             tables = self.pooled.tables_of(values[None], labels[None])

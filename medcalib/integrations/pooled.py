@@ -16,7 +16,9 @@ from torch import Tensor
 from medcalib.distributed import all_reduce_sum, reduction_device
 from medcalib.metrics import CalibrationCounts
 from medcalib.metrics.calibration import Edges
+from medcalib.ops.inputs import check_tensor
 from medcalib.ops.scoring import NUM_CELLS
+from medcalib.options import check_option
 
 __all__ = ["PooledCalibration"]
 
@@ -48,6 +50,8 @@ class PooledCalibration:
         ignore_index: int | None = None,
         from_logits: bool = False,
     ) -> None:
+        check_option("num_classes", num_classes, int)
+        check_option("ignore_index", ignore_index, int | None)
         for name, value, known in (("score", score, get_args(Score)), ("region", region, get_args(Region))):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
@@ -87,8 +91,12 @@ class PooledCalibration:
         Raises ValueError for other shapes, labels that are no classes, and values that are no probabilities (or, from
         logits, not finite).
         """
+        check_tensor("values", values)
         if values.ndim < 3 or values.shape[1] != self.num_classes:
-            raise ValueError(f"expected values (B, {self.num_classes}, *S), got {tuple(values.shape)}")
+            raise ValueError(
+                f"expected values (B, {self.num_classes}, *S), got {tuple(values.shape)}; axis 1 holds the classes, "
+                f"num_classes={self.num_classes} of them, background included"
+            )
         classes = class_indices(values, labels)
         mask = _inside(self.region, classes, values)
         make = CalibrationCounts.from_logits if self.from_logits else CalibrationCounts.from_probs
@@ -106,6 +114,7 @@ class PooledCalibration:
 
 def class_indices(values: Tensor, labels: Tensor) -> Tensor:
     """labels (B, *S), (B, 1, *S) or one-hot (B, C, *S), beside values (B, C, *S), as int64 (B, *S); else ValueError."""
+    check_tensor("labels", labels)
     if labels.shape == values.shape:
         if not bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()):
             raise ValueError("labels of the shape of values must be one-hot; give integers (B, 1, *S) otherwise")
@@ -113,8 +122,8 @@ def class_indices(values: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == values.ndim and labels.shape[1] == 1:
         labels = labels[:, 0]
     whole = labels.long()
-    if not bool((whole == labels).all()):
-        raise ValueError("labels must be whole numbers; were they resampled with interpolation?")
+    if labels.is_floating_point() and not bool((whole == labels).all()):
+        raise ValueError("labels must be whole numbers, got fractions; were they resampled with interpolation?")
     return whole
 
 

@@ -26,7 +26,7 @@ from medcalib.losses.reduction import valid_mean
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
 from medcalib.losses.state import RunningSums
 from medcalib.losses.term import Term
-from medcalib.options import check_option
+from medcalib.options import check_option, known_names
 
 __all__ = [
     "RECIPES",
@@ -104,12 +104,14 @@ def build_terms(
     terms that are likelihoods.
     """
     parts = list(parts)
+    if not all(isinstance(part, (tuple, list)) and len(part) == 3 for part in parts):
+        raise ValueError('expected terms as (name, weight, hyperparameters), such as ("margin", 0.1, {"margin": 5.0})')
     check_option("num_classes", num_classes, int)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2 (background included), got {num_classes}")
     unknown = [term for term, _, _ in parts if term not in TERMS]
     if unknown:
-        raise ValueError(f"unknown term {unknown[0]!r}; known: {', '.join(TERMS)}")
+        raise ValueError(f"unknown term {unknown[0]!r}; {known_names(unknown[0], TERMS)}")
     likelihoods = [term for term, _, _ in parts if TERMS[term].likelihood]
     if len(likelihoods) > 1:
         raise ValueError(f"{' and '.join(likelihoods)} are both likelihoods; keep one of them")
@@ -145,5 +147,5 @@ def _checked_weight(weight: float) -> float:
 
 def _recipe(name: str) -> Recipe:
     if name not in RECIPES:
-        raise ValueError(f"unknown loss {name!r}; known: {', '.join(RECIPES)}")
+        raise ValueError(f"unknown loss {name!r}; {known_names(name, RECIPES)}")
     return RECIPES[name]

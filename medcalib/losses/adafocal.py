@@ -55,8 +55,7 @@ class AdaFocalLoss(Term, Float64Module):
         if num_bins < 2:
             raise ValueError(f"num_bins must be at least 2, got {num_bins}")
         if not gamma_min < 0 < gamma_max:
-            name, value = ("gamma_max", gamma_max) if gamma_max <= 0 else ("gamma_min", gamma_min)
-            raise ValueError(f"{name} must lie on the other side of 0, got {value}")
+            raise ValueError(f"gamma_min must be below 0 and gamma_max above, got {gamma_min} and {gamma_max}")
         if not gamma_min <= gamma <= gamma_max or gamma == 0:
             raise ValueError(f"gamma must lie in [{gamma_min}, {gamma_max}] and not be 0, got {gamma}")
         if not 0 < switch <= min(gamma_max, -gamma_min):
@@ -117,7 +116,10 @@ class AdaFocalLoss(Term, Float64Module):
         if not len(rows):
             return
         if not bool(rows.isfinite().all()):
-            log.warning("the exponents keep their values: logits that were observed are not finite")
+            log.warning(
+                "the exponents of adafocal keep their values: logits that were observed hold NaN or infinity; if this "
+                "goes on, lower the learning rate"
+            )
             return
         confidence, correct, weight = rows[rows[:, 0].argsort()].T.contiguous()
         edges = equal_mass_edges(confidence, weight, self.num_bins)

@@ -60,7 +60,7 @@ class MarginPenalty(Term):
         if margin <= 0:
             raise ValueError(f"margin must be positive, got {margin}")
         if two_sided and power == 1:
-            raise ValueError("two_sided needs power=2: the distance itself is never negative")
+            raise ValueError("two_sided=True needs power=2, got power=1: take power=2, or leave two_sided out")
         self.margin, self.power, self.two_sided = margin, power, two_sided
         self.growth = GrowingFactor(schedule, schedule_rate, schedule_every, schedule_max)
 

@@ -125,7 +125,10 @@ def finite(totals: dict[str, Tensor]) -> bool:
     """Whether a step can be taken from these sums, totals (size,) by name; a warning of the log says where not."""
     if all(bool(total.isfinite().all()) for total in totals.values()):
         return True
-    log.warning("the multipliers keep their values: logits that were observed are not finite")
+    log.warning(
+        "the multipliers of the loss keep their values: logits that were observed hold NaN or infinity; if this goes "
+        "on, lower the learning rate"
+    )
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from functools import reduce
 from typing import NamedTuple, cast
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 from medcalib.losses.fusion import Pass, fused_values, passes
 from medcalib.losses.term import Term
 from medcalib.ops.fused import FusedStats
+from medcalib.ops.inputs import check_tensor, look_like_probabilities
 from medcalib.ops.label_range import label_range_error
 from medcalib.ops.plain import plain
 from medcalib.options import check_option
+
+log = logging.getLogger(__name__)
 
 
 class WeightedTerm(NamedTuple):
@@ -38,17 +42,19 @@ class Objective(nn.Module):
         super().__init__()
         parts = list(terms)
         if not parts:
-            raise ValueError("an objective needs at least one term")
+            raise ValueError("an objective needs at least one term, got none")
+        check_option("num_classes", num_classes, int)
         if num_classes < 2:
             raise ValueError(f"num_classes must be at least 2 (background included), got {num_classes}")
         if ignore_index is not None:
             check_option("ignore_index", ignore_index, int)
         self.weights = {part.name: float(part.weight) for part in parts}
         if len(self.weights) < len(parts):
-            raise ValueError(f"each term may stand once, got {[part.name for part in parts]}")
+            raise ValueError(f"each term may stand once, got {', '.join(part.name for part in parts)}")
         self.terms = nn.ModuleDict({part.name: part.term for part in parts})
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self._remembered: tuple[Tensor, Tensor, dict[str, FusedStats]] | None = None
+        self._looked = False
 
     def forward(self, logits: Tensor, labels: Tensor, images: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of logits (B, C, *S) and integer labels (B, *S); images (B, M, *S) may be given."""
@@ -107,7 +113,9 @@ class Objective(nn.Module):
         if not self.observes:
             return
         if self._remembered is None:
-            raise RuntimeError("no batch is remembered: call parts(..., remember=True) before observe_remembered()")
+            raise RuntimeError(
+                "no batch is remembered: call parts(..., remember=True) before each observe_remembered()"
+            )
         remembered, self._remembered = self._remembered, None
         self._observe(*remembered)
 
@@ -165,17 +173,41 @@ class Objective(nn.Module):
 
     def _checked(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Plain tensors of shapes that fit."""
+        check_tensor("logits", logits)
+        check_tensor("labels", labels)
         logits, labels = plain(logits), plain(labels)
+        if not logits.is_floating_point():
+            raise ValueError(
+                f"logits must be floating-point numbers, got {logits.dtype}; are logits and labels swapped?"
+            )
         if logits.ndim < 3 or logits.shape[1] != self.num_classes:
-            raise ValueError(f"expected logits (B, {self.num_classes}, *S), got {tuple(logits.shape)}")
+            raise ValueError(
+                f"expected logits (B, {self.num_classes}, *S), got {tuple(logits.shape)}; axis 1 holds the classes, "
+                f"num_classes={self.num_classes} of them, background included"
+            )
         if labels.shape != (logits.shape[0], *logits.shape[2:]):
+            axis = "; labels have no channel axis" if labels.ndim == logits.ndim else ""
             raise ValueError(
                 f"expected labels {(logits.shape[0], *logits.shape[2:])} beside logits {tuple(logits.shape)}, "
-                f"got {tuple(labels.shape)}; labels have no channel axis"
+                f"got {tuple(labels.shape)}{axis}{_to_indices(labels, logits)}"
             )
+        if labels.device != logits.device:
+            raise ValueError(f"logits are on {logits.device}, labels on {labels.device}; use labels.to(logits.device)")
+        self._look_once(logits)
         if labels.is_floating_point() and bool((labels != labels.round()).any()):
             raise ValueError("labels must be whole numbers, got fractions; were they resampled with interpolation?")
         return logits, labels
+
+    def _look_once(self, logits: Tensor) -> None:
+        """Warn of a network that ends with a softmax; at the first batch, since it takes a pass."""
+        if self._looked or torch.compiler.is_compiling() or not logits.numel():
+            return
+        self._looked = True
+        if look_like_probabilities(logits):
+            log.warning(
+                "the logits of the first batch lie in [0, 1] and sum to 1 over the classes, as probabilities do; "
+                "a loss needs what comes before the softmax: remove that from the end of the network"
+            )
 
     def _prepared(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits in float32 at least, labels as int64, and which voxels are valid."""
@@ -198,6 +230,13 @@ class Objective(nn.Module):
             raise label_range_error(int(low), int(high), self.num_classes, self.ignore_index)
 
 
+def _to_indices(labels: Tensor, logits: Tensor) -> str:
+    """How to take the axis away."""
+    if labels.shape == logits.shape:
+        return ": of one-hot ones use labels.argmax(1)"
+    return ": use labels[:, 0]" if labels.ndim == logits.ndim and labels.shape[1] == 1 else ""
+
+
 def _observes(term: Term) -> bool:
     return type(term).observe is not Term.observe
 
@@ -207,7 +246,8 @@ def _images_for(term: Term, images: Tensor | None, labels: Tensor) -> tuple[Tens
     if not term.uses_images:
         return ()
     if images is None:
-        raise ValueError("this objective weighs voxels by image intensity: pass images (B, M, *S)")
+        raise ValueError("this objective weighs voxels by image intensity: pass images (B, M, *S) after the labels")
+    check_tensor("images", images)
     if images.ndim != labels.ndim + 1 or images.shape[:1] + images.shape[2:] != labels.shape:
         raise ValueError(f"expected images (B, M, *S) beside labels {tuple(labels.shape)}, got {tuple(images.shape)}")
     images = plain(images)

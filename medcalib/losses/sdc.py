@@ -98,7 +98,9 @@ def sdc_penalty(
     `morphology`, `aggregation` and `sdf_sign`: as there. Raises ValueError for another number of axes.
     """
     if logits.ndim not in (4, 5):
-        raise ValueError(f"logits must be (B, C, H, W) or (B, C, D, H, W), got {tuple(logits.shape)}")
+        raise ValueError(
+            f"sdc needs 2 or 3 spatial axes: logits must be (B, C, H, W) or (B, C, D, H, W), got {tuple(logits.shape)}"
+        )
     probs, classes, apart = torch.softmax(logits, 1), logits.shape[1], DISTANCES[distance]
     with torch.no_grad():
         sdf = signed_distance_targets(labels, valid, classes, sdf_sign=sdf_sign).to(logits.dtype)

@@ -43,7 +43,9 @@ def brier_parts(counts: CalibrationCounts, bins: int = 15, edges: Edges = "right
     eq. 10 to 13. ValueError for counts without these sums (`from_logits` does not make them).
     """
     if counts.square is None or counts.product is None:
-        raise ValueError("the Brier score needs counts made from probabilities, with their squares and products")
+        raise ValueError(
+            "the Brier score needs counts made from probabilities: CalibrationCounts.from_probs or score_case"
+        )
     curve = counts.binned(bins, edges)
     n, p, y = (part[1:] for part in curve)
     total = n.sum(-1)

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from medcalib.metrics.checks import checked_probs, flat_voxels
+from medcalib.metrics.checks import checked_logits, checked_probs, flat_voxels
 from medcalib.metrics.products import ProductSums
 from medcalib.ops.scoring import NUM_CELLS, ScoreTables, bin_of_cell, from_limbs, score_voxels
 
@@ -82,7 +82,9 @@ class CalibrationCounts:
         `posterior` (B, C, *S) is a known class posterior (of a phantom).
         """
         flat, flat_labels, counted = flat_voxels(checked_probs(probs), labels, ignore_index, mask)
-        known = None if posterior is None else flat_voxels(posterior, labels, ignore_index, mask)[0]
+        if posterior is not None and posterior.shape != probs.shape:
+            raise ValueError(f"expected a posterior {tuple(probs.shape)} like probs, got {tuple(posterior.shape)}")
+        known = None if posterior is None else flat_voxels(checked_probs(posterior), labels, ignore_index, mask)[0]
         tables = score_voxels(flat, flat_labels, counted[None], posterior=known)
         products = ProductSums([(k,) for k in range(flat.shape[0])], regions=1)
         products.add(flat, flat_labels, counted[None])
@@ -96,9 +98,7 @@ class CalibrationCounts:
 
         labels (B, *S) and mask (B, *S) as there. Raises ValueError for logits that are not finite, too.
         """
-        if not bool(torch.isfinite(logits).all()):
-            raise ValueError("logits hold NaN or infinite values")
-        flat, flat_labels, counted = flat_voxels(logits, labels, ignore_index, mask)
+        flat, flat_labels, counted = flat_voxels(checked_logits(logits), labels, ignore_index, mask)
         return cls.of_region(score_voxels(flat, flat_labels, counted[None], from_logits=True), 0)
 
     @classmethod
@@ -112,8 +112,13 @@ class CalibrationCounts:
 
     def __add__(self, other: CalibrationCounts) -> CalibrationCounts:
         """Counts of both sets of voxels. A posterior is kept only if both have one (or one is empty)."""
+        if not isinstance(other, CalibrationCounts):
+            return NotImplemented
         if self.n.shape != other.n.shape:
-            raise ValueError(f"counts of different classes cannot be added: {self.n.shape} and {other.n.shape}")
+            raise ValueError(
+                "counts of different classes cannot be added: they have "
+                f"{self.n.shape[0] - 1} and {other.n.shape[0] - 1}, composites included; count all cases alike"
+            )
         if not int(self.n.sum()):
             return other
         if not int(other.n.sum()):
@@ -138,13 +143,14 @@ class CalibrationCounts:
 
     def voxels(self, channel: int = 0) -> int:
         """Number of voxels counted."""
-        return int(self.n[channel].sum())
+        return int(self.n[self._row(channel)].sum())
 
     def reliability(
         self, channel: int = 0, *, bins: int = 15, edges: Edges = "right", true: bool = False
     ) -> Reliability:
         """Voxels, summed confidence and summed hits of each equal-width bin; `true` takes the posterior for hits."""
-        return self._grouped(slice(channel, channel + 1), bins, edges, true).row(0)
+        row = self._row(channel)
+        return self._grouped(slice(row, row + 1), bins, edges, true).row(0)
 
     def binned(self, bins: int = 15, edges: Edges = "right") -> Reliability:
         """`reliability` of all K channels at once, (K, bins)."""
@@ -193,8 +199,9 @@ class CalibrationCounts:
         Equal confidences stay together, so the result does not depend on the order of voxels; a cell that holds
         more than a bin's share makes that bin larger. Raises ValueError for fewer than one bin.
         """
-        if bins < 1:
-            raise ValueError(f"bins must be 1 or more, got {bins}")
+        if not isinstance(bins, int) or bins < 1:
+            raise ValueError(f"bins must be a whole number of 1 or more, got {bins!r}")
+        channel = self._row(channel)
         n = self.n[channel]
         total = int(n.sum())
         if not total:
@@ -202,6 +209,13 @@ class CalibrationCounts:
         before = n.cumsum(0) - n
         target = ((2 * before + n) * bins // (2 * total)).clamp_max(bins - 1)
         return float(expected_gap(_total(self, slice(channel, channel + 1), target, bins, False).row(0)))
+
+    def _row(self, channel: int) -> int:
+        if not isinstance(channel, int) or not 0 <= channel < len(self.n):
+            raise ValueError(
+                f"channel must lie in 0..{len(self.n) - 1} (0 is the top label, k + 1 is class k), got {channel!r}"
+            )
+        return channel
 
     def _grouped(self, channels: slice, bins: int, edges: Edges, true: bool) -> Reliability:
         return _total(self, channels, _bin_targets(bins, edges), bins, true)
@@ -215,7 +229,7 @@ def _total(counts: CalibrationCounts, channels: slice, target: Tensor, bins: int
         return torch.zeros(rows.shape[0], bins, dtype=torch.int64).index_add_(1, target, rows)
 
     if true and (counts.truth_hi is None or counts.truth_lo is None):
-        raise ValueError("the true calibration error needs counts made with a known posterior")
+        raise ValueError("true=True needs counts made with a known posterior: from_probs(..., posterior=...)")
     confidence = from_limbs(total(counts.conf_hi), total(counts.conf_lo))
     if true and counts.truth_hi is not None and counts.truth_lo is not None:
         accuracy = from_limbs(total(counts.truth_hi), total(counts.truth_lo))
@@ -224,7 +238,7 @@ def _total(counts: CalibrationCounts, channels: slice, target: Tensor, bins: int
     return Reliability(total(counts.n).double(), confidence, accuracy)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)
 def _bin_targets(bins: int, edges: str) -> Tensor:
     """The bin of each cell, made once: a summary asks for it a hundred thousand times."""
     return torch.from_numpy(bin_of_cell(bins, edges))

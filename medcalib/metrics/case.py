@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medcalib.errors import DataError
+from medcalib.errors import DataError, in_words
 from medcalib.files import atomic
 from medcalib.metrics.calibration import CalibrationCounts
 from medcalib.metrics.overlap import OverlapCounts
@@ -95,13 +95,15 @@ class CaseScores:
             with np.load(path, allow_pickle=False) as stored:
                 return cls._from_arrays({name: stored[name] for name in stored.files})
         except Exception as error:  # damage shows in what zlib, zipfile, numpy and json raise: too many to list
-            raise DataError("broken_scores", f"{path} is no readable case score: {error}") from error
+            raise DataError(
+                "broken_scores", f"{path} is no readable case score ({in_words(error)}); score again"
+            ) from error
 
     @classmethod
     def _from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> CaseScores:
         meta = json.loads(arrays["meta"].tobytes())
         if meta["format"] != FORMAT:
-            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}; score again")
+            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
         tp, fp, fn = (torch.from_numpy(row) for row in arrays["overlap"])
         volumes = {part.name: torch.from_numpy(arrays[f"volumes/{part.name}"]) for part in fields(VolumeCounts)}
         plain: dict[str, Any] = {n: tuple(meta[n]) if isinstance(meta[n], list) else meta[n] for n in _JSON}

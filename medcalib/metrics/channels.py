@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 ACTIVATIONS = ("softmax", "logits", "sigmoid")
 
@@ -32,9 +33,27 @@ class Channels:
         """Which channels were annotated: all their classes; the background only where every organ was looked for."""
         if annotated is None:
             return (True,) * len(self.names)
+        unknown = [name for name in annotated if name not in class_names]
+        if unknown:
+            raise ValueError(f"labelled_classes names {unknown[0]!r}; the classes are {', '.join(class_names)}")
         complete = set(class_names[1:]) <= set(annotated)
         known = [complete, *(name in annotated for name in class_names[1:])]
         return tuple(all(known[k] for k in members) for members in self.members)
+
+
+def _check_names(class_names: Sequence[str], composites: Mapping[str, Sequence[int]]) -> None:
+    if not isinstance(class_names, Sequence):
+        raise ValueError(
+            f"class_names must be a list with a name for each class, background first, got {class_names!r}"
+        )
+    twice = [name for k, name in enumerate(class_names) if name in class_names[:k]]
+    if twice:
+        raise ValueError(f"class_names names {twice[0]!r} twice; give each class a name of its own")
+    for name, members in composites.items():
+        if not all(isinstance(k, Integral) and 0 <= k < len(class_names) for k in members):
+            raise ValueError(
+                f"composite {name!r} must list classes by their numbers in 0..{len(class_names) - 1}, got {members}"
+            )
 
 
 def channels_of(
@@ -47,13 +66,19 @@ def channels_of(
 
     A group is named after its class, or the composite of the same classes, else by its classes joined by +.
     """
+    _check_names(class_names, composites)
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if (activation == "sigmoid") != (groups is not None):
-        raise ValueError(f"groups belong to sigmoid channels, got activation {activation!r} and groups {groups}")
+        raise ValueError(
+            "groups are for activation='sigmoid', which needs them: the label values of each channel, such as "
+            f"((1, 2, 3), (1, 3), (3,)); got activation={activation!r} and groups={groups}"
+        )
     if groups is None:
         members = [(k,) for k in range(len(class_names))] + [tuple(m) for m in composites.values()]
         return Channels((*class_names, *composites), tuple(members), len(class_names), len(class_names), False)
+    if any(not isinstance(group, Sequence) or isinstance(group, str) for group in groups):
+        raise ValueError(f"groups must list the label values of each channel, such as ((1, 2, 3), (3,)), got {groups}")
     named = {frozenset(m): name for name, m in composites.items()}
     named |= {frozenset([k]): name for k, name in enumerate(class_names)}
     if any(not 0 <= k < len(class_names) for group in groups for k in group):

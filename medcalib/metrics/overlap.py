@@ -45,6 +45,11 @@ class OverlapCounts:
         return cls(tp, (n * above).sum(-1) - tp, hits.sum(-1) - tp)
 
     def __add__(self, other: OverlapCounts) -> OverlapCounts:
+        if self.tp.shape != other.tp.shape:
+            raise ValueError(
+                f"counts of different classes cannot be added: they have {len(self.tp)} and {len(other.tp)}, "
+                "composites included; count all cases alike"
+            )
         return OverlapCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn)
 
     def dice(self) -> Tensor:

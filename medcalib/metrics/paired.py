@@ -42,6 +42,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any], scores: Sequenc
     _check_paired(first, second)
     cases = sorted(first["cases"])
     owners = [first["cases"][case]["patient_id"] for case in cases]
+    if isinstance(scores, str):
+        raise ValueError(f'scores must be a list of names, such as ["dice/LV", "regions/all/ece"], got {scores!r}')
     found = {}
     for score in scores:
         pairs = [(_read(first, case, score), _read(second, case, score)) for case in cases]
@@ -92,15 +94,23 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _check_paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    for side, scores in (("first", first), ("second", second)):
+        if not isinstance(scores, Mapping) or not {"cases", "settings"} <= scores.keys():
+            raise ValueError(f"the {side} is no content of a scores.json: read the file with json.load first")
     unpaired = sorted(set(first["cases"]) ^ set(second["cases"]))
     if unpaired:
         side = "first" if unpaired[0] in first["cases"] else "second"
         raise ValueError(
-            f"{len(unpaired)} cases are in one set only, {unpaired[0]} in the {side}; score the same cases"
+            f"{len(unpaired)} cases are in one set only, {unpaired[0]} in the {side}; score the same cases "
+            "with both methods"
         )
     for case, numbers in first["cases"].items():
-        if numbers["patient_id"] != second["cases"][case]["patient_id"]:
-            raise ValueError(f"{case} belongs to different patients in the two sets")
+        ours, theirs = numbers["patient_id"], second["cases"][case]["patient_id"]
+        if ours != theirs:
+            raise ValueError(
+                f"{case} belongs to different patients, {ours} in the first set and {theirs} in the second; score both "
+                "with the same config"
+            )
     ours, theirs = ({k: v for k, v in s["settings"].items() if k != "definitions"} for s in (first, second))
     for key in sorted({*ours, *theirs}):
         if ours.get(key) != theirs.get(key):
@@ -117,5 +127,7 @@ def _read(scores: Mapping[str, Any], case: str, score: str) -> float | None:
             raise ValueError(f"{case} has no score {score!r}; it has {', '.join(there) or 'nothing'} there")
         value, rest = value[name], rest[len(name) + 1 :]
     if isinstance(value, (Mapping, str, list)):
-        raise ValueError(f"{score!r} is no number but {', '.join(value)}; name one of them after another /")
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{score!r} is no number but {value!r}; name a number, such as 'regions/all/ece'")
+        raise ValueError(f"{score!r} is no number but {', '.join(value)}; name one of them, as in {score}/NAME")
     return None if value is None else float(value)

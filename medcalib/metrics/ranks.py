@@ -75,7 +75,9 @@ def critical_difference(methods: int, blocks: int, alpha: float = ALPHA) -> floa
     level, in (0, 1). Raises ValueError for fewer than two methods or one block.
     """
     if methods < 2 or blocks < 1:
-        raise ValueError(f"needs 2 or more methods and 1 or more blocks, got {methods} and {blocks}")
+        raise ValueError(
+            f"a critical difference needs 2 or more methods and 1 or more blocks, got {methods} and {blocks}"
+        )
     q = float(scipy.stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
 

@@ -58,8 +58,9 @@ def near_surface(
     there is one label only. The volume is taken in chunks along its last axis, each with the slices within reach,
     so that memory is bounded. Raises ValueError for a negative width.
     """
-    if width_mm < 0 or len(spacing_mm) != labels.ndim:
-        raise ValueError(f"expected a width of 0 mm or more and {labels.ndim} spacings, got {width_mm}, {spacing_mm}")
+    if not 0 <= width_mm < math.inf:
+        raise ValueError(f"the boundary's width must be 0 mm or more, got {width_mm}")
+    check_spacing(spacing_mm, labels.shape)
     surface = _surface(labels.numpy(), ignore_index)
     near = np.zeros(surface.shape, bool)
     limit = width_mm * (1 + 1e-9)  # a distance of whole voxels is not lost to rounding
@@ -76,6 +77,17 @@ def near_surface(
         inside = distance_transform_edt(~chunk, sampling=spacing_mm) <= limit
         near[..., seen][box] |= inside
     return torch.from_numpy(near)
+
+
+def check_spacing(spacing_mm: Sequence[float], shape: Sequence[int]) -> None:
+    """Refuse sizes of voxels that are not one positive number of mm for each axis of labels (*S): ValueError."""
+    if len(spacing_mm) != len(shape):
+        raise ValueError(
+            f"expected spacing_mm with {len(shape)} numbers, one for each axis of labels {tuple(shape)} (which have "
+            f"neither batch nor channel axis), got {tuple(spacing_mm)}"
+        )
+    if not all(0 < step < math.inf for step in spacing_mm):
+        raise ValueError(f"spacing_mm must hold positive sizes of a voxel in mm, got {tuple(spacing_mm)}")
 
 
 def _surface(labels: NDArray[np.integer], ignore_index: int | None) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medcalib.metrics.checks import checked_probs
+from medcalib.ops.inputs import check_tensor
 
 Slabs = Iterable[tuple[slice, "Tensor | NDArray[Any]"]]
 _STEP = 1 << 20  # voxels at a time of a prediction that is in memory
@@ -46,17 +47,26 @@ def parts(probs: Tensor | Slabs, shape: Sequence[int]) -> Iterator[tuple[Tensor,
             part = slice(start, start + _STEP)
             yield flat[:, part], Place(part, flat=True)
         return
+    if isinstance(probs, np.ndarray):
+        check_tensor("probs", probs)
     covered = np.zeros(shape[-1], bool)
-    for part, values in probs:
+    for piece in probs:
+        part, values = _checked_slab(piece)
         slab = _plain(values)
         start, stop, _ = part.indices(shape[-1])
         _check_shape(slab.shape[1:], (*shape[:-1], max(stop - start, 0)), f"slab {start}..{stop}")
         if covered[start:stop].any():
-            raise ValueError(f"slab {start}..{stop} overlaps another one")
+            raise ValueError(f"slab {start}..{stop} overlaps another one; each position along the last axis comes once")
         covered[start:stop] = True
         yield slab.reshape(slab.shape[0], -1), Place(part, flat=False)
     if not covered.all():
-        raise ValueError(f"the slabs cover {int(covered.sum())} of {shape[-1]} positions along the last axis")
+        raise ValueError(f"the slabs cover {int(covered.sum())} of {shape[-1]} positions along the last axis; give all")
+
+
+def _checked_slab(piece: Any) -> tuple[slice, Tensor | NDArray[Any]]:
+    if not isinstance(piece, (tuple, list)) or len(piece) != 2 or not isinstance(piece[0], slice):
+        raise ValueError("expected probs as a tensor (C, *S), or as slabs (slice along the last axis, (C, ..., n))")
+    return piece[0], piece[1]
 
 
 def whole(probs: Tensor | Slabs) -> Tensor:
@@ -72,7 +82,7 @@ def probabilities(values: Tensor, activation: str) -> Tensor:
     if activation != "logits":
         return checked_probs(values[None], exclusive=activation == "softmax")[0]
     if not bool(torch.isfinite(values).all()):
-        raise ValueError("logits hold NaN or infinite values")
+        raise ValueError("logits hold NaN or infinite values; has the network diverged, or half precision overflowed?")
     shifted = values.numpy().astype(np.float64)
     shifted -= shifted.max(0)
     weights = np.exp(np.ascontiguousarray(shifted))
@@ -97,4 +107,5 @@ def _plain(values: Tensor | NDArray[Any]) -> Tensor:
 
 def _check_shape(found: Sequence[int], expected: Sequence[int], what: str) -> None:
     if tuple(found) != tuple(expected):
-        raise ValueError(f"expected {what} over {tuple(expected)}, the shape of the labels, got {tuple(found)}")
+        batch = "; leave out the batch axis" if tuple(found[1:]) == tuple(expected) else ""
+        raise ValueError(f"expected {what} over {tuple(expected)}, the shape of the labels, got {tuple(found)}{batch}")

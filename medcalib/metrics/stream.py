@@ -14,6 +14,8 @@ from medcalib.metrics.overlap import OverlapCounts
 from medcalib.metrics.products import ProductSums
 from medcalib.metrics.regions import REGIONS, Voxels
 from medcalib.metrics.slabs import Place, Slabs, parts, probabilities, winner
+from medcalib.ops.inputs import check_tensor
+from medcalib.ops.label_range import not_ignored
 from medcalib.ops.scoring import Scorer, ScoreTables
 
 
@@ -66,6 +68,8 @@ def count(probs: Tensor | Slabs, case: Case) -> Counted:
         groups=scored if channels.binary else None,
         has_posterior=case.posterior is not None,
     )
+    if case.posterior is not None:
+        check_tensor("posterior", case.posterior)
     if case.posterior is not None and tuple(case.posterior.shape) != (channels.predicted, *case.labels.shape):
         expected = (channels.predicted, *case.labels.shape)
         raise ValueError(f"expected a posterior of shape {expected}, got {tuple(case.posterior.shape)}")
@@ -92,10 +96,12 @@ def _inside(case: Case, place: Place, foreground: Tensor) -> Tensor:
     near = torch.zeros_like(foreground) if case.near is None else place.take(case.near)
     at = Voxels(labels, foreground, near)
     inside = torch.stack([*(REGIONS[name](at) for name in case.regions), *map(place.take, case.masks.values())])
-    return inside if case.ignore_index is None else inside & (labels != case.ignore_index)
+    return inside if case.ignore_index is None else inside & not_ignored(labels, case.ignore_index)
 
 
 def _check_channels(values: Tensor, channels: Channels) -> None:
     if values.shape[0] != channels.predicted:
         what = f"{channels.predicted} {'groups' if channels.binary else 'classes'}"
-        raise ValueError(f"{what} are named, the probabilities have {values.shape[0]} channels")
+        raise ValueError(
+            f"{what} are named, the probabilities have {values.shape[0]} channels; name one for each, in their order"
+        )

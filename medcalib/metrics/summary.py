@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import Any
 
@@ -56,6 +57,9 @@ def summarize(
 
 
 def _check_alike(cases: Sequence[CaseScores]) -> None:
+    for before, case in pairwise(cases):
+        if before.case_id == case.case_id:
+            raise ValueError(f"case {case.case_id} is given twice; give each case once")
     for case in cases[1:]:
         for what in ("channels", "binary", "settings"):
             if getattr(case, what) != getattr(cases[0], what):

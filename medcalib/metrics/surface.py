@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
+
+from medcalib.metrics.regions import check_spacing
 
 __all__ = ["TOLERANCE_MM", "hd95_mm", "surface_dice"]
 
@@ -37,12 +40,16 @@ def hd95_mm(predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing_
     """
     from monai.metrics import compute_hausdorff_distance
 
+    check_spacing(spacing_mm, predicted.shape)
     if not predicted.any() or not reference.any():
         return float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         distance = compute_hausdorff_distance(
-            *_cropped(predicted, reference), include_background=True, percentile=95, spacing=list(spacing_mm)
+            *_cropped(predicted, reference),
+            include_background=True,
+            percentile=95,
+            spacing=[float(step) for step in spacing_mm],
         )
     return float(distance)
 
@@ -62,6 +69,9 @@ def surface_dice(
     """
     from monai.metrics import compute_surface_dice
 
+    check_spacing(spacing_mm, predicted.shape)
+    if not 0 <= tolerance_mm < math.inf:
+        raise ValueError(f"the tolerance of the surface Dice must be 0 mm or more, got {tolerance_mm}")
     if not predicted.any() and not reference.any():
         return float("nan")
     if not predicted.any() or not reference.any():
@@ -69,7 +79,10 @@ def surface_dice(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         share = compute_surface_dice(
-            *_cropped(predicted, reference), [tolerance_mm], include_background=True, spacing=list(spacing_mm)
+            *_cropped(predicted, reference),
+            [tolerance_mm],
+            include_background=True,
+            spacing=[float(step) for step in spacing_mm],
         )
     return float(share)
 

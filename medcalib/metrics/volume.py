@@ -43,7 +43,9 @@ class VolumeCounts:
         `overlap` is of the same voxels. Raises ValueError for counts of logits, which lack the squares.
         """
         if counts.square is None:
-            raise ValueError("volumes need counts with the summed squares of the probabilities")
+            raise ValueError(
+                "volumes need counts made by CalibrationCounts.from_probs or score_case, with summed squares"
+            )
         low, high = (counts.n[1:, cell_of_multiple(k) + 1 :].sum(-1) for k in (LOW, HIGH))
         expected = torch.stack([counts.conf_hi[1:].sum(-1), counts.conf_lo[1:].sum(-1)], -1)
         return cls(overlap.tp + overlap.fn, overlap.tp + overlap.fp, low, high, expected, counts.square[1:])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medcalib.ops import _native
 from medcalib.ops.fused import FusedSpec, FusedStats
-from medcalib.ops.label_range import label_range_error
+from medcalib.ops.label_range import label_range_error, not_ignored
 
 LOGITS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 LABELS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
@@ -117,7 +117,7 @@ def _template(
 
 def _run(code: int, num_classes: int, labels: Tensor, ignore_index: int | None) -> None:
     if code == 1:
-        low, high = (labels if ignore_index is None else labels[labels != ignore_index]).aminmax()
+        low, high = labels[not_ignored(labels, ignore_index)].aminmax()
         raise label_range_error(int(low), int(high), num_classes, ignore_index)
     if code == 2:
         raise MemoryError("the native library could not allocate its buffers")

@@ -40,9 +40,9 @@ def bin_of_cell(bins: int, edges: str) -> NDArray[np.int64]:
 
     0 lies in the first bin and 1 in the last under both rules. `bins` must divide 300.
     """
-    if bins < 1 or GRID % bins:
+    if not isinstance(bins, int) or bins < 1 or GRID % bins:
         allowed = [n for n in range(1, GRID + 1) if GRID % n == 0]
-        raise ValueError(f"bins must be one of {allowed}, got {bins}")
+        raise ValueError(f"bins must be one of {allowed}, got {bins!r}")
     if edges not in ("right", "left"):
         raise ValueError(f"edges must be 'right' or 'left', got {edges!r}")
     uniform = np.arange(2 * GRID + 1)  # even: on the edge k/300; odd: between edges

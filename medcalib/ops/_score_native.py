@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medcalib.ops import _native
 from medcalib.ops._score_tables import Arrays, ScoreSpec, bad_values
-from medcalib.ops.label_range import label_range_error
+from medcalib.ops.label_range import LEAVE_OUT, label_range_error
 
 VALUES = {torch.float32: 0, torch.float64: 1}
 LABELS = {torch.uint8: 0, torch.int16: 1, torch.int32: 2, torch.int64: 3}
@@ -84,7 +84,7 @@ class NativeScorer:
         counted = holds.any(0)
         if code == 1:
             low, high = labels[counted].aminmax()
-            raise label_range_error(int(low), int(high), self._spec.num_classes, None)
+            raise label_range_error(int(low), int(high), self._spec.num_classes, None, LEAVE_OUT)
         if code == 4:
             low, high = values[:, counted].aminmax()
             raise bad_values(float(low), float(high), self._spec.from_logits)

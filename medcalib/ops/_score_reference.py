@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medcalib.ops._score_cells import NUM_CELLS, cell_index, limbs
 from medcalib.ops._score_tables import Arrays, ScoreSpec, bad_values
-from medcalib.ops.label_range import label_range_error
+from medcalib.ops.label_range import LEAVE_OUT, label_range_error
 
 _NLL_FLOOR = float(np.finfo(np.float32).tiny)  # a probability of 0 costs 87.3 nats and is counted apart
 Floats = NDArray[np.floating]
@@ -36,7 +36,7 @@ def add(
     codes: NDArray[np.int64] = labels[kept].astype(np.int64)
     posterior = None if posterior is None else posterior[:, kept]
     if codes.min() < 0 or codes.max() >= spec.num_classes:
-        raise label_range_error(int(codes.min()), int(codes.max()), spec.num_classes, None)
+        raise label_range_error(int(codes.min()), int(codes.max()), spec.num_classes, None, LEAVE_OUT)
     squash = _softmax if spec.groups is None else _sigmoid
     probs = squash(values) if spec.from_logits else values
     if not (probs >= 0).all() or not (probs <= 1).all():

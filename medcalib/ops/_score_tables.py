@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medcalib.ops._score_cells import NUM_CELLS
+from medcalib.options import check_option
 
 SUM_NAMES = ("brier", "nll", "posterior_l1")
 Arrays = Mapping[str, NDArray[np.int64]]
@@ -57,6 +59,7 @@ class ScoreSpec:
 
     def __post_init__(self) -> None:
         for name, least in (("num_classes", 1), ("num_regions", 1)):
+            check_option(name, getattr(self, name), int)
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.groups is not None and (self.composites or self.has_posterior):
@@ -64,6 +67,8 @@ class ScoreSpec:
         if self.groups == ():
             raise ValueError("groups must name the labels of at least one channel, got none")
         for members in (*self.composites, *(self.groups or ())):
+            if not all(isinstance(member, Integral) for member in members):
+                raise ValueError(f"a group must name classes by their numbers, such as (1, 2), got {members}")
             if not members or len(set(members)) < len(members):
                 raise ValueError(f"a group must name at least one class, each once, got {members}")
             if min(members) < 0 or max(members) >= self.num_classes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medcalib.ops.inputs import check_tensor
+
 CHUNK = 2**18  # entries minimized at a time on a CPU: the working set stays in its cache
 
 
@@ -20,6 +22,7 @@ def distance_transform(mask: Tensor) -> Tensor:
     Functions, Theory of Computing 2012). These are integers, exact in float32 below 2^24. Raises ValueError for a mask
     of another type or number of axes.
     """
+    check_tensor("mask", mask)
     if mask.ndim not in (3, 4) or mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool (B, H, W) or (B, D, H, W), got {mask.dtype} {tuple(mask.shape)}")
     # the first axis is the cheap one

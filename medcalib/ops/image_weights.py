@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from medcalib.ops.inputs import check_tensor
 from medcalib.ops.neighborhood import Padding, check_range, checked_labels
 from medcalib.ops.reference import gaussian, padded, windows
 
@@ -41,6 +42,8 @@ def image_weighted_proportions(
     """
     if kernel not in get_args(ImageKernel):
         raise ValueError(f"kernel must be one of {', '.join(map(repr, get_args(ImageKernel)))}, got {kernel!r}")
+    check_tensor("labels", labels)
+    check_tensor("images", images)
     if images.ndim != labels.ndim + 1 or images.shape[:1] + images.shape[2:] != labels.shape:
         raise ValueError(f"expected images (B, M, *S) beside labels {tuple(labels.shape)}, got {tuple(images.shape)}")
     images = images if images.is_floating_point() else images.float()

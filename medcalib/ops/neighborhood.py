@@ -14,8 +14,10 @@ from torch import Tensor
 from medcalib.ops import _cpu, backend, reference
 from medcalib.ops._cpu import LABELS
 from medcalib.ops.fused import FusedSpec
+from medcalib.ops.inputs import check_tensor
 from medcalib.ops.label_range import label_range_error
 from medcalib.ops.plain import plain
+from medcalib.options import check_option
 
 Kernel = Literal["mean", "svls"]
 Padding = Literal["background", "replicate", "zeros"]
@@ -49,6 +51,10 @@ def neighborhood_proportions(
     """
     if kernel not in ("mean", "svls"):
         raise ValueError(f"kernel must be 'mean' or 'svls', got {kernel!r}")
+    check_tensor("labels", labels)
+    check_option("num_classes", num_classes, int)
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more, background included, got {num_classes}")
     check_window(kernel_size, sigma)
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point type, got {dtype}")
@@ -120,6 +126,7 @@ def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor 
     `valid (B, *S)` bool; voxels outside the array are not valid. A window without a valid voxel gives NaN. Raises
     ValueError for another number of axes and for an even window.
     """
+    check_tensor("values", values)
     axes = values.ndim - 2
     if axes not in (2, 3):
         raise ValueError(f"expected values (B, K, H, W) or (B, K, D, H, W), got shape {tuple(values.shape)}")
@@ -130,6 +137,8 @@ def window_mean(values: Tensor, kernel_size: int | Sequence[int], valid: Tensor 
 
 def check_window(kernel_size: int | Sequence[int], sigma: float = 1.0) -> None:
     """Refuse a window that no volume could have; how many axes there are is not known yet. Raises ValueError."""
+    check_option("kernel_size", kernel_size, int | Sequence[int])
+    check_option("sigma", sigma, float)
     sizes = odd_sizes(kernel_size, 1 if isinstance(kernel_size, int) else len(kernel_size))
     if max(sizes, default=1) > MAX_WINDOW:  # an edge of 1001 would ask for 4 GB a class
         raise ValueError(f"kernel_size must be at most {MAX_WINDOW}, got {kernel_size}")
@@ -173,11 +182,14 @@ def checked_labels(
 
 
 def _checked_size(labels: Tensor, kernel_size: int | Sequence[int], padding: str) -> tuple[int, ...]:
+    check_tensor("labels", labels)
     axes = labels.ndim - 1
     if axes not in (2, 3):
-        raise ValueError(f"expected labels (B, H, W) or (B, D, H, W), got shape {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected labels (B, H, W) or (B, D, H, W), without a channel axis, got shape {tuple(labels.shape)}"
+        )
     if labels.is_floating_point():
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
+        raise ValueError(f"labels must be integers, got {labels.dtype}; use labels.long()")
     if padding not in ("background", "replicate", "zeros"):
         raise ValueError(f"padding must be 'background', 'replicate' or 'zeros', got {padding!r}")
     return odd_sizes(kernel_size, axes)

@@ -28,8 +28,9 @@ from medcalib.ops._score_cells import (
     from_limbs,
     limbs,
 )
-from medcalib.ops._score_native import LABELS, VALUES, NativeScorer, can
+from medcalib.ops._score_native import VALUES, NativeScorer, can
 from medcalib.ops._score_tables import SUM_NAMES, ScoreSpec, ScoreTables
+from medcalib.ops.inputs import check_label_type, check_tensor
 
 __all__ = [
     "FIRST_ABOVE_THRESHOLD",
@@ -85,8 +86,8 @@ class Scorer:
         has_posterior: bool = False,
         classwise: bool = True,
     ) -> None:
-        members = None if groups is None else tuple(tuple(group) for group in groups)
-        added = tuple(tuple(sorted(group)) for group in composites)
+        members = None if groups is None else tuple(_members(group) for group in groups)
+        added = tuple(tuple(sorted(_members(group))) for group in composites)
         self._spec = ScoreSpec(num_classes, num_regions, added, members, from_logits, has_posterior, classwise)
         self._arrays = self._spec.zeros()
         native = can(self._spec) and backend.active("cpu") == "native"
@@ -132,6 +133,9 @@ class Scorer:
 
     def _check(self, probs: Tensor, labels: Tensor, regions: Tensor, posterior: Tensor | None) -> None:
         spec = self._spec
+        given = {"probs": probs, "labels": labels, "regions": regions}
+        for name, value in (given if posterior is None else {**given, "posterior": posterior}).items():
+            check_tensor(name, value)
         expected = (spec.channels, labels.numel())
         if labels.ndim != 1 or probs.shape != expected or regions.shape != (spec.num_regions, labels.numel()):
             raise ValueError(
@@ -143,11 +147,18 @@ class Scorer:
             wanted = expected if spec.has_posterior else None
             raise ValueError(f"expected a posterior {wanted} (has_posterior={spec.has_posterior}), got {found}")
         if probs.dtype not in (*VALUES, *_HALF):
-            raise ValueError(f"probs must be float16, bfloat16, float32 or float64, got {probs.dtype}")
-        if labels.dtype not in LABELS:
-            raise ValueError(f"labels must be uint8, int16, int32 or int64, got {labels.dtype}")
+            raise ValueError(
+                f"probs must be float16, bfloat16, float32 or float64, got {probs.dtype}; use probs.float()"
+            )
+        check_label_type(labels)
         if regions.dtype != torch.bool:
             raise ValueError(f"regions must be bool, got {regions.dtype}")
+
+
+def _members(group: object) -> tuple[int, ...]:
+    if not isinstance(group, Sequence) or isinstance(group, str):
+        raise ValueError(f"each group or composite must be a list of class numbers, such as (1, 2), got {group!r}")
+    return tuple(group)
 
 
 def _in_place(probs: Tensor, labels: Tensor, regions: Tensor) -> bool:

@@ -93,10 +93,16 @@ def read_methods(scores: Sequence[Path], maps: Sequence[Path] = ()) -> list[Meth
     """Scores folders as methods; names that occur twice are numbered."""
     found: list[Method] = []
     for folder, images in itertools.zip_longest(scores, maps):
+        if not (folder / "scores.json").exists():
+            shards = any(folder.glob("shard-*-of-*.json"))
+            fix = "it holds shards only, make the whole of them by `medcalib merge`" if shards else "`score` writes it"
+            raise DataError("missing_file", f"{folder / 'scores.json'} does not exist; {fix}")
         numbers = read_json(folder / "scores.json")
-        if not isinstance(numbers, dict) or any(key not in numbers for key in KEYS):
-            wanted = ", ".join(KEYS)
-            raise DataError("broken_scores", f"{folder / 'scores.json'} lacks one of {wanted}; score again")
+        lacks = [key for key in KEYS if not isinstance(numbers, dict) or key not in numbers]
+        if lacks:
+            raise DataError("broken_scores", f"{folder / 'scores.json'} lacks {', '.join(lacks)}; score again")
+        if not isinstance(numbers["cases"], dict) or not isinstance(numbers["settings"], dict):
+            raise DataError("broken_scores", f"{folder / 'scores.json'}: cases and settings are no tables; score again")
         name = str(numbers.get("method", {}).get("name") or folder.name)
         taken = sum(method.name == name or method.name.startswith(f"{name} (") for method in found)
         name = f"{name} ({taken + 1})" if taken else name

@@ -39,7 +39,10 @@ def build_report(
     and an `out` that exists and is no page.
     """
     if maps and len(maps) != len(scores):
-        raise ConfigError(f"{len(scores)} scores folders need as many maps folders, got {len(maps)}")
+        raise ConfigError(f"{len(scores)} scores folders need as many maps folders, in the same order, got {len(maps)}")
+    lost = [str(folder) for folder in maps if not folder.is_dir()]
+    if lost:
+        raise ConfigError(f"{', '.join(lost)}: no such folder of maps; `medcalib maps` writes one")
     if cases < 1:
         raise ConfigError(f"cases must be 1 or more, got {cases}")
     _check_out(out)

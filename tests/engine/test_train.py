@@ -146,7 +146,7 @@ def test_a_complete_run_that_is_resumed_returns_its_last_line(tiny: RunConfig, t
 
 
 def test_what_cannot_work_is_refused_before_anything_is_written(tiny: RunConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fp16' needs a CUDA device"):
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
         train(changed(tiny, precision="fp16", device="cpu"), tmp_path / "a")
     with pytest.raises(ConfigError, match="disk needs a folder; name it with --set train.cache_dir=DIR"):
         train(changed(tiny, cache="disk"), tmp_path / "d")

@@ -149,8 +149,8 @@ def test_a_certain_voxel_has_a_finite_gradient(gamma: float) -> None:
     [
         ({"rate": -1.0}, "rate must not be negative"),
         ({"num_bins": 1}, "num_bins must be at least 2"),
-        ({"gamma_max": 0.0}, "gamma_max must lie"),
-        ({"gamma_min": 1.0}, "gamma_min must lie"),
+        ({"gamma_max": 0.0}, "gamma_max above, got -2.0 and 0.0"),
+        ({"gamma_min": 1.0}, "gamma_min must be below 0 and gamma_max above, got 1.0"),
         ({"gamma": 0.0}, "gamma must lie in"),
         ({"gamma": 21.0}, "gamma must lie in"),
         ({"switch": 3.0}, "switch must lie in"),

@@ -74,9 +74,11 @@ def test_one_label_has_no_boundary_and_ignored_voxels_make_none() -> None:
 
 
 def test_a_negative_width_or_a_missing_spacing_is_refused() -> None:
-    for spacing, width in (((1.0, 1.0, 1.0), -1.0), ((1.0, 1.0), 1.0)):
-        with pytest.raises(ValueError, match="expected a width of 0 mm or more and 3 spacings"):
-            near_surface(torch.zeros(2, 2, 2), spacing, width)
+    with pytest.raises(ValueError, match="width must be 0 mm or more, got -1"):
+        near_surface(torch.zeros(2, 2, 2), (1.0, 1.0, 1.0), -1.0)
+    for spacing, words in (((1.0, 1.0), "expected spacing_mm with 3 numbers"), ((0.0, 1.0, 1.0), "positive sizes")):
+        with pytest.raises(ValueError, match=words):
+            near_surface(torch.zeros(2, 2, 2), spacing, 1.0)
 
 
 def test_the_boundary_region_counts_the_band() -> None:

@@ -11,7 +11,7 @@ from medcalib.config import RunConfig, validate
 from medcalib.config.reader import Source
 from medcalib.engine.compare.folder import LABEL, CellId
 from medcalib.engine.run import Weights
-from medcalib.errors import ConfigError, DataError
+from medcalib.errors import ConfigError, DataError, in_words
 from medcalib.files import read_json, write_json
 
 PLAN = "compare.json"
@@ -56,9 +56,8 @@ def read_plan(out: Path) -> Plan:
         plan = _safe(Plan(**found))
         return Plan(**{**found, "config": shared(_assembled(plan.config, _LOSS, {}, None))})
     except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(
-            "broken_plan", f"{out / PLAN} is no plan of this version ({reason}); choose a new --out"
+            "broken_plan", f"{out / PLAN} is no plan of this version: {in_words(error)}; choose a new --out"
         ) from error
 
 

@@ -39,6 +39,8 @@ def planned(base: RunConfig, request: Request, out: Path) -> Plan:
     Raises `ConfigError` with every mistake at once, or with what differs from the plan that is there;
     `DataRefusedError` with every problem of the data.
     """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; name a folder for the comparison")
     others = out.exists() and any(not path.name.startswith(".tmp-") for path in out.iterdir())
     before = read_plan(out) if (out / PLAN).exists() else None  # looked for second: another shard may be beginning
     if before is None and others:

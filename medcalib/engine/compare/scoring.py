@@ -30,7 +30,7 @@ from medcalib.engine.predictor import Predictor
 from medcalib.engine.run import Weights, cases_of, load_model
 from medcalib.engine.score_job import Job, Settings, score_pair
 from medcalib.errors import DataError
-from medcalib.files import write_json
+from medcalib.files import make_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _prepared(
         "method": method_of(config, fitted, weights, entry),
         "software": f"medcalib {medcalib.__version__}",
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     (out / SCORES).unlink(missing_ok=True)
     settings = Settings(out, config.score, config.data.label_map, config.data.composite_indices)
     return _Row(fitted, settings, about, rows.kept.get(name))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medcalib.metrics.channels import Channels
+from medcalib.ops.label_range import not_ignored
 
 Numbers = dict[str, float | None]
 HIDDEN = "bins/"  # numbers of a case that only the mean reads
@@ -28,7 +29,7 @@ class Given:
     @property
     def valid(self) -> Tensor:
         """Voxels that count (*S)."""
-        return torch.ones_like(self.labels).bool() if self.ignore_index is None else self.labels != self.ignore_index
+        return not_ignored(self.labels, self.ignore_index)
 
     def structures(self) -> list[int]:
         """The channels that papers report: ET, TC and WT where they are named, else the foreground classes."""

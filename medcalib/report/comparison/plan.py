@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcalib.errors import DataError
+from medcalib.errors import DataError, in_words
 from medcalib.files import read_json
 
 Numbers = dict[str, Any]
@@ -40,6 +40,8 @@ class Plan:
 def read_plan(out: Path) -> Plan:
     """Read `out/compare.json`. `DataError` says what is wrong with it."""
     path = out / "compare.json"
+    if not path.exists():
+        raise DataError("missing_file", f"{path} does not exist; name the --out of a `medcalib compare`")
     found = read_json(path)
     try:
         if found["version"] != VERSION:
@@ -59,7 +61,7 @@ def read_plan(out: Path) -> Plan:
         )
         _check(plan)
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
-        raise DataError("broken_plan", f"{path} is no plan of `medcalib compare`: {error!r}") from error
+        raise DataError("broken_plan", f"{path} is no plan of `medcalib compare`: {in_words(error)}") from error
     return plan
 
 

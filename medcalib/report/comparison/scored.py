@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medcalib.errors import DataError
+from medcalib.errors import DataError, in_words
 from medcalib.files import check_case_id, read_json
 from medcalib.metrics.calibration import CalibrationCounts
 from medcalib.metrics.case import MAX_BYTES
@@ -59,7 +59,9 @@ def read_scored(folder: Path) -> Scored:
         key = {k: v for k, v in settings.items() if k != "definitions"}
         bins, edges = int(settings["bins"]), settings["edges"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError("broken_scores", f"{folder / 'scores.json'} is incomplete ({error!r}); score again") from error
+        raise DataError(
+            "broken_scores", f"{folder / 'scores.json'} is incomplete: {in_words(error)}; score again"
+        ) from error
     if not names:
         raise DataError("no_case", f"{folder} holds no scored case")
     gaps, voxels = _binned(folder, names, regions, len(classes), bins, edges)
@@ -97,7 +99,9 @@ def _case_tables(path: Path, channels: dict[str, int]) -> NDArray[np.int64]:
             for region, count in channels.items()
         ]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise DataError("broken_scores", f"{path} is no readable case score: {error}") from error
+        raise DataError(
+            "broken_scores", f"{path} is no readable case score ({in_words(error)}); score again"
+        ) from error
     for region, (found, count) in zip(channels, zip(rows, channels.values(), strict=True), strict=True):
         if found.shape[1] != count:
             raise DataError("broken_scores", f"{path} has {found.shape[1]} rows in {region}, expected {count} or more")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcalib.errors import DataError
-from medcalib.files import CASE_ID, read_json, remove_abandoned
+from medcalib.files import CASE_ID, make_folder, read_json, remove_abandoned
 from medcalib.report.maps.kinds import CHANNEL_KINDS, KINDS, MARK
 
 INDEX = "maps.json"
@@ -50,7 +50,7 @@ class Taken:
 def prepare(out: Path, cases: Iterable[str]) -> None:
     """Make `out`, and remove the maps of an earlier run, finished or not: a map that is not made anew may not stand
     beside an index that does not describe it. Files of others are left alone."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     remove_abandoned(out)
     own = [out / name for name in _listed(out / INDEX)]
     known = {*cases, "cohort"}

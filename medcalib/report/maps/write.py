@@ -66,7 +66,14 @@ def write_maps(
     pairs, refused, _ = paired(predictions, labels, data)
     if not pairs and not refused:
         raise DataRefusedError(
-            [Problem(str(predictions), "no_prediction", "no prediction <case>.nii.gz, .npz or .npy found")]
+            [
+                Problem(
+                    str(predictions),
+                    "no_prediction",
+                    "no prediction <case>.nii.gz, .npz or .npy found; name the folder that `predict` wrote, or nnU-Net "
+                    "with --save_probabilities",
+                )
+            ]
         )
     job = _Job(out, request, data, tuple(classes), Cohort() if cohort else None)
     job.check(pairs)
