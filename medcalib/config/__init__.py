@@ -51,6 +51,8 @@ def load(path: Path, *, overrides: Sequence[str] = (), data: str | None = None, 
         _override(source, text)
     if data is not None:
         _put(source, ("data", "root"), data, "--data")
+        if source.places[("data",)] == "--data":  # the file lacks the section, and with it more than the folder
+            del source.places[("data",)]
     return validate(source)
 
 
@@ -129,7 +131,7 @@ def _put(source: Source, path: KeyPath, value: Any, name: str) -> None:
         if child is None:
             child = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"{name}: {dotted(path[: depth + 1])} holds no keys")
+            raise ConfigError(f"{name}: {dotted(path[: depth + 1])} holds no keys, but {shown(child)}")
         node[part] = child
         node = child
     node[path[-1]] = value
