@@ -83,18 +83,22 @@ def _message(entry: Any, model: type[BaseModel]) -> str:
         return f"expected one of {', '.join(known)}, got {shown(came)}{_did_you_mean(came, known)}"
     if kind == "value_error":
         return str(context["error"])
-    if kind in ("tuple_type", "list_type"):
-        return f"expected a list, such as {_listed(came)}, got {shown(came)}"
-    if kind == "model_type":
-        known = _keys_at(model, entry["loc"])
-        keys = f" ({', '.join(known[:3])}{', ...' if len(known) > 3 else ''})" if known else ""
-        return f"expected a mapping of keys{keys} to values, got {shown(came)}"
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {shown(came)}"
+    if kind in ("tuple_type", "list_type", "model_type", *_EXPECTED):
+        return f"expected {_type(entry, model)}, got {shown(came)}"
     if kind == "too_long":
         return f"expected {context['max_length']} entries, got {shown(came)}"
     text = entry["msg"].removeprefix("Input should ")
     return f"must {text}, got {shown(came)}" if text != entry["msg"] else f"{text}, got {shown(came)}"
+
+
+def _type(entry: Any, model: type[BaseModel]) -> str:
+    if entry["type"] in ("tuple_type", "list_type"):
+        return f"a list, such as {_listed(entry['input'])}"
+    if entry["type"] == "model_type":
+        known = _keys_at(model, entry["loc"])
+        keys = f" ({', '.join(known[:3])}{', ...' if len(known) > 3 else ''})" if known else ""
+        return f"a mapping of keys{keys} to values"
+    return _EXPECTED[entry["type"]]
 
 
 def _listed(came: Any) -> str:

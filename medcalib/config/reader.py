@@ -133,10 +133,8 @@ class _Builder:
             if self.documents > 1:
                 raise self._error(event, "a second document; a config is one document")
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-            raise self._error(
-                event,
-                "anchors and aliases are not allowed; write the value out, or put text that begins with & or * in quotes",
-            )
+            fix = "write the value out, or put text that begins with & or * in quotes"
+            raise self._error(event, f"anchors and aliases are not allowed; {fix}")
         tag = getattr(event, "tag", None)
         if tag is not None and str(tag) not in ("None", "!"):
             raise self._error(event, f"the tag {str(tag)[:60]} is not allowed; a config holds plain data")

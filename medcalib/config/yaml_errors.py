@@ -20,8 +20,8 @@ _WORDS = (
     (r"found unknown escape character|expected escape sequence", "in double quotes \\ begins an escape; use single "
      "quotes, or / in paths"),
     (r"expected alphabetic or numeric character", "text cannot begin with & or *; put it in quotes"),
-    (r"expected (?:<block end>|'?<document start>'?)", "this line is indented otherwise than the lines around it; keys of "
-     "one level begin in one column"),
+    (r"expected (?:<block end>|'?<document start>'?)", "this line is indented otherwise than the lines around it; keys "
+     "of one level begin in one column"),
     (r"(?:expected|did not find) .*node content", "a value is missing"),
 )  # fmt: skip
 _AT_ITS_BEGINNING = ("could not find expected ':'", "found unexpected end of stream")

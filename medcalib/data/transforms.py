@@ -39,11 +39,19 @@ class Preprocess:
             label = torch.from_numpy(np.ascontiguousarray(moved))
         if self.spacing_mm is not None:
             if is_sheared(affine):
-                raise DataError("sheared_resampling", f"{loaded.case.id}: a sheared volume cannot be resampled")
+                raise DataError(
+                    "sheared_resampling",
+                    f"{loaded.case.id}: a sheared volume cannot be resampled; exclude it, or set "
+                    "`preprocess.spacing_mm: null`",
+                )
             tensor, label, affine = _resampled(tensor, label, affine, self.spacing_mm)
         tensor = plain(self.normalize(tensor)).float()
         if not bool(torch.isfinite(tensor).all()):
-            raise DataError("bad_normalization", f"{loaded.case.id}: normalized intensities are not finite")
+            raise DataError(
+                "bad_normalization",
+                f"{loaded.case.id}: normalized intensities are not finite; look at its values and at "
+                "`preprocess.intensity`",
+            )
         item: Item = {"image": tensor, "affine": affine}
         if label is not None:
             item["label"] = label
