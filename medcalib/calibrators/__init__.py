@@ -75,13 +75,13 @@ def load(path: Path) -> Calibrator:
     """Read what `Calibrator.save` wrote."""
     meta, stored = read(path)
     try:
-        absent = [key for key in ("method", "num_classes", "facts") if key not in meta]
-        if absent or not isinstance(meta.get("options", {}), dict):
-            raise ValueError(f"its description lacks {absent[0] if absent else 'a mapping `options`'}")
         calibrator = build(meta["method"], meta["num_classes"], **meta.get("options", {}))
         calibrator.set_parameters(stored)
         calibrator.facts = dict(meta["facts"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
+        told = f"{path} is no calibrator of this version: its description is incomplete; fit it again with `calibrate`"
+        raise CheckpointError(told) from error
+    except (ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is no calibrator of this version: {error}; fit it again with `calibrate`"
         ) from error

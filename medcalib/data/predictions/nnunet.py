@@ -65,7 +65,9 @@ def description_of(folder: Path) -> Description | None:
         return None  # some other file of that name above the folder
     try:
         return _described(path, _codes_of(labels), content.get("regions_class_order"))
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
+        raise DataError("bad_dataset_json", f"{path} describes no usable classes; correct `labels`") from error
+    except ValueError as error:
         raise DataError("bad_dataset_json", f"{path} describes no usable classes: {error}; correct it") from error
 
 
