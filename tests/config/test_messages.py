@@ -179,7 +179,8 @@ def test_a_patch_that_the_network_cannot_halve_is_refused_with_the_nearest_sizes
         ("{background: 0, RV: [1, 2.5]}", "4:35: data.labels.RV[1]: expected a whole number, got 2.5"),
         (
             "[background, RV]",
-            '4:3: data.labels: expected the code of each class, such as {background: 0, tumor: 1}, got ["background", "RV"]',
+            "4:3: data.labels: expected the code of each class, such as {background: 0, tumor: 1}, "
+            'got ["background", "RV"]',
         ),
         ("3", "4:3: data.labels: expected the code of each class, such as {background: 0, tumor: 1}, got 3"),
         (
@@ -310,7 +311,8 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, came
         ("train.patch_size.0=3", "--set train.patch_size.0: train.patch_size holds no keys, but [32, 32, 8]"),
         (
             "train=3",
-            "--set train: train: expected a mapping of keys (patch_size, epochs, steps_per_epoch, ...) to values, got 3",
+            "--set train: train: expected a mapping of keys (patch_size, epochs, steps_per_epoch, ...) to values, "
+            "got 3",
         ),
         (
             "loss.margin=5",

@@ -90,8 +90,8 @@ QUOTED = "write the value out, or put text that begins with & or * in quotes"
         ("a:\n\t- b\n", "bad.yaml:2:1: not valid YAML: a tab where none may be; indent with spaces"),
         (
             "a: [images/{case}.nii]\n",
-            "bad.yaml:1:12: not valid YAML: expected ',' or ']' ([ was opened in line 1), got {; put text that holds braces "
-            "in quotes",
+            "bad.yaml:1:12: not valid YAML: expected ',' or ']' ([ was opened in line 1), got {; put text that holds "
+            "braces in quotes",
         ),
         ("a: 1\0", "bad.yaml:1:1: not valid YAML: unacceptable character #x0000: special characters are not allowed"),
         ("name: x\n".encode("utf-16"), "bad.yaml: is no UTF-8 text (byte 0); a config is YAML, saved as UTF-8"),
