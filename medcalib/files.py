@@ -124,7 +124,28 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise DataError("missing_file", f"{path} does not exist") from None
     except (ValueError, OSError, RecursionError) as error:
-        raise DataError("broken_json", f"{path} is no readable JSON file: {error}") from error
+        raise DataError("broken_json", f"{path} is no readable JSON file: {_fault(error)}") from error
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a JSON file, and where."""
+    if isinstance(error, json.JSONDecodeError):
+        before, after = error.doc[: error.pos].rstrip(), error.doc[error.pos :].lstrip()
+        comma = before.endswith(",") and after[:1] in ("]", "}")
+        reason = f"a comma before {after[0]}; delete it" if comma else error.msg if before or after else "it is empty"
+        return f"line {error.lineno}, column {error.colno}: {reason}"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
+    if isinstance(error, RecursionError):
+        return "its lists and mappings are nested too deeply"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def require_folder(path: Path, what: str, option: str) -> None:
+    """`DataError` (missing_folder) unless `path` is a folder; `what` it ought to hold, named by `option`."""
+    if not path.is_dir():
+        came = "it is a file" if path.exists() else "it does not exist"
+        raise DataError("missing_folder", f"{path} is no folder of {what}: {came}; correct {option}")
 
 
 def sha256(path: Path) -> str:

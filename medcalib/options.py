@@ -57,6 +57,6 @@ def _described(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_described(argument) for argument in arguments)
     if origin is Sequence:
-        return "a list of whole numbers"
-    names = {float: "a finite number", int: "a whole number", bool: "True or False", NoneType: "None"}
+        return {int: "a list of whole numbers", float: "a list of numbers"}.get(arguments[0], "a list")
+    names = {str: "text", float: "a finite number", int: "a whole number", bool: "True or False", NoneType: "None"}
     return names.get(annotation, str(annotation))

@@ -89,6 +89,11 @@ def load(path: Path) -> Calibrator:
         calibrator = build(meta["method"], meta["num_classes"], **meta.get("options", {}))
         calibrator.set_parameters(stored)
         calibrator.facts = dict(meta["facts"])
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is no calibrator of this version: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        told = f"{path} is no calibrator of this version: its description is incomplete; fit it again with `calibrate`"
+        raise CheckpointError(told) from error
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is no calibrator of this version: {error}; fit it again with `calibrate`"
+        ) from error
     return calibrator

@@ -54,8 +54,9 @@ class Affine(Calibrator):
 
     def __init__(self, num_classes: int, *, compat: Compat = None, **penalties: float) -> None:
         super().__init__(num_classes, **penalties, **({} if compat is None else {"compat": compat}))
-        if min(penalties.values()) < 0:
-            raise ValueError(f"penalties must be 0 or more, got {penalties}")
+        for name, penalty in penalties.items():
+            if penalty < 0:
+                raise ValueError(f"{name} must be 0 or more, got {penalty}")
         self._penalty = _penalty(num_classes, **penalties)
         self._official = compat == "official"
         self.weight_: Tensor
@@ -114,7 +115,7 @@ class Affine(Calibrator):
         if growing and not bool(self._penalty.any()):
             raise ValueError(
                 "the fit did not converge: a class can be told apart without error, so that weights grow without end; "
-                "fit on more cases, or regularize"
+                f"fit on more cases, or regularize with an option, such as {next(iter(self.options))}=1e-3"
             )
         return theta
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -128,11 +129,13 @@ class Calibrator(nn.Module):
         """Take over the parameters of a fitted calibrator of the same method. Raises ValueError if they do not fit."""
         own = dict(self.named_buffers())
         if own.keys() != parameters.keys():
-            raise ValueError(f"expected the parameters {', '.join(own)}, got {', '.join(parameters)}")
+            raise ValueError(f"expected the parameters {_named(own)}, got {_named(parameters)}")
         for key, value in parameters.items():
             before, (low, high) = own[key], self._bounds.get(key, (-math.inf, math.inf))
             if value.dtype != before.dtype or (before.numel() and value.shape != before.shape):
-                raise ValueError(f"{key} is {value.dtype} {tuple(value.shape)}; expected {tuple(before.shape)}")
+                raise ValueError(
+                    f"{key} is {value.dtype} {tuple(value.shape)}; expected {before.dtype} {tuple(before.shape)}"
+                )
             if not bool(torch.isfinite(value).all()) or not bool(((value >= low) & (value <= high)).all()):
                 raise ValueError(f"{key} holds numbers that are not finite, or not in {low:g}..{high:g}")
             setattr(self, key, value.clone())
@@ -157,14 +160,21 @@ def described(meta: dict[str, Any]) -> dict[str, str]:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and parameters of a saved calibrator; nothing in the file is executed."""
     path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, no saved calibrator; name the file that `calibrate` wrote")
+    if not path.is_file():
+        came = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is no regular file"
+        raise CheckpointError(f"{path} {came}, no saved calibrator; name the file that `calibrate` wrote")
     try:
         with safe_open(path, framework="pt") as stored:
-            meta = json.loads((stored.metadata() or {})[_KEY])
+            meta = json.loads((stored.metadata() or {}).get(_KEY, ""))
             return meta, {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no saved calibrator: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} is no saved calibrator: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no saved calibrator, or is damaged; name what `calibrate` wrote") from error
+
+
+def _named(parameters: Mapping[str, Tensor]) -> str:
+    return ", ".join(key.removesuffix("_") for key in parameters) or "none"
 
 
 def _short(value: Tensor) -> str:

@@ -83,7 +83,8 @@ def _roots(voxels: Voxels, groups: Groups, beta: Tensor) -> Tensor:
         open_ &= (moved > _TOLERANCE * following) & ~at_end
         if not bool(open_.any()):
             return beta
-    raise ValueError(f"the temperature did not converge in {_MAX_STEPS} steps (1/T between {low} and {high})")
+    span = f"{float(low.min()):.3g} and {float(high.max()):.3g}"
+    raise ValueError(f"the fit did not converge in {_MAX_STEPS} steps (1/T between {span}); fit on more cases")
 
 
 def _slopes(voxels: Voxels, groups: Groups, beta: Tensor) -> Slopes:

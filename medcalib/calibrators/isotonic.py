@@ -67,9 +67,9 @@ class Isotonic(MappedProbabilities):
         super().set_parameters(parameters)
         ends = torch.tensor([*self.first_.tolist(), len(self.thresholds_)])
         if self.values_.shape != self.thresholds_.shape or self.values_.ndim != 1 or bool((ends.diff() < 1).any()):
-            raise ValueError("the curves of thresholds_, values_ and first_ do not fit together")
+            raise ValueError("the curves of thresholds_, values_ and first_ do not fit together; fit again")
         if int(ends[0]) != 0:
-            raise ValueError("first_ must begin with 0")
+            raise ValueError(f"first_ must begin with 0, got {int(ends[0])}")
 
     def mapped(self, k: int, probs: Tensor) -> Tensor:
         """f_k, linear between the thresholds."""

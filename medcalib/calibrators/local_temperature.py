@@ -79,7 +79,8 @@ class LocalTemperature(Calibrator):
         )
         if kernel_size < 1 or not kernel_size % 2 or min(dilation, steps) < 1 or lr <= 0 or image_channels < 0:
             raise ValueError(
-                "expected an odd kernel_size, dilation and steps of 1 or more, lr > 0, image_channels >= 0"
+                "expected an odd kernel_size, dilation and steps of 1 or more, lr above 0 and image_channels of 0 or "
+                f"more, got {kernel_size}, {dilation}, {steps}, {lr:g} and {image_channels}"
             )
         self.reach = dilation * (kernel_size // 2)
         self.sees_all = variant == "mean"
@@ -108,7 +109,9 @@ class LocalTemperature(Calibrator):
             radii(self, item.logits)
             self._check_images(item.logits, item.images)
             if not all(bool(torch.isfinite(x).all()) for x in (item.logits, item.images) if x is not None):
-                raise ValueError("logits and images must be finite under the mask, too: windows reach there")
+                raise ValueError(
+                    "logits and images must be finite under the mask, too: windows reach there; set such voxels to 0"
+                )
         self._start(one_temperature(voxels), items[0].logits.ndim - 2)
         before = {key: value.clone() for key, value in self.state_dict().items()}
         first = self._nll(items)

@@ -41,7 +41,8 @@ def minimize(
         x, value, gradient = found
     raise ValueError(
         f"the fit did not converge (value {value:.6g} nats, largest parameter {float(x.abs().max()):.3g}): the classes "
-        "can be told apart without error, or too few voxels fix the parameters; fit on more cases, or regularize"
+        "can be told apart without error, or too few voxels fix the parameters; fit on more cases, or "
+        "regularize by an option"
     )
 
 

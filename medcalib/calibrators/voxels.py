@@ -61,7 +61,7 @@ class Voxels:
         masks: Sequence[Tensor | None] = [None] * len(z) if mask is None else as_sequence(mask)
         grouped: Sequence[Tensor | None] = [None] * len(z) if groups is None else as_sequence(groups)
         if not len(z) == len(y) == len(masks) == len(grouped):
-            raise ValueError(f"expected as many labels and masks as logits, got {len(z)}, {len(y)}, {len(masks)}")
+            raise ValueError(f"expected as many labels and masks as logits, got {len(y)} and {len(masks)} for {len(z)}")
         for batch in zip(z, y, grouped, masks, strict=True):
             parts += _parts(*batch, num_classes)
         voxels = cls(num_classes, tuple(parts), 0)
@@ -71,7 +71,7 @@ class Voxels:
             _check(part.logits[:, at], labels, num_classes)
             total += len(labels)
         if not total:
-            raise ValueError("at least one voxel is needed to fit on")
+            raise ValueError("at least one voxel is needed to fit on; the mask leaves none")
         return cls(num_classes, voxels.parts, total)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -162,4 +162,5 @@ def _check(logits: Tensor, labels: Tensor, num_classes: int) -> None:
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("logits must be finite; of probabilities, take log(max(p, smallest)) first")
     if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}; leave ignored voxels out by `mask`")
+        span = f"{int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {span}; leave ignored voxels out by `mask`")

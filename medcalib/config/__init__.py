@@ -56,6 +56,8 @@ def load(
         _override(source, text)
     if data is not None:
         _put(source, ("data", "root"), data, "--data")
+        if source.places[("data",)] == "--data":  # the file lacks the section, and with it more than the folder
+            del source.places[("data",)]
     config = validate(source)
     if not saved:
         tell(source)
@@ -137,7 +139,7 @@ def _put(source: Source, path: KeyPath, value: Any, name: str) -> None:
         if child is None:
             child = {}
         if not isinstance(child, dict):
-            raise ConfigError(f"{name}: {dotted(path[: depth + 1])} holds no keys")
+            raise ConfigError(f"{name}: {dotted(path[: depth + 1])} holds no keys, but {shown(child)}")
         node[part] = child
         node = child
     node[path[-1]] = value

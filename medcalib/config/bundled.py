@@ -21,10 +21,17 @@ def bundled() -> dict[str, Path]:
 
 
 def resolve(config: str) -> Path:
-    """A path as it is; the bare name of a shipped config as its path. `ConfigError` for a name that is neither."""
+    """A path as it is; the bare name of a shipped config as its path, also beside a folder of that name.
+
+    Raises `ConfigError` for a name that is neither.
+    """
     path, known = Path(config), bundled()
-    if path.exists() or path.suffix or path.name != config:
+    if path.is_file() or path.suffix or path.name != config:
         return path
     if config not in known:
+        if path.is_dir():
+            raise ConfigError(
+                f"{config}: is a folder; name the YAML file of a config, or a shipped one (`medcalib datasets`)"
+            )
         raise ConfigError(f"{config}: no such file, and no shipped config; {suggestion(config, list(known))}")
     return known[config]

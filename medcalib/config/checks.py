@@ -58,7 +58,7 @@ def _tried_loss(config: RunConfig) -> None:
     except (RuntimeError, OverflowError, MemoryError) as error:
         raise ValueError(f"cannot be computed: {error}") from error
     if not bool(loss.isfinite()):
-        raise ValueError(f"is {float(loss)} where all logits are 0; one of its numbers is out of range")
+        raise ValueError(f"is {float(loss)} where all logits are 0; one of its options is out of range")
 
 
 def _pointed(path: KeyPath, section: Any, message: str) -> Finding:
@@ -79,7 +79,10 @@ def _labels(config: RunConfig) -> Iterator[Finding]:
             "2024; name one of brats2013, brats2017-2021, brats2023, brats2024",
         )
     if data.ignore_label is not None and any(data.ignore_label in codes for codes in data.labels.values()):
-        yield ("data", "ignore_label"), f"code {data.ignore_label} is also the code of a class"
+        yield (
+            ("data", "ignore_label"),
+            f"code {data.ignore_label} is also the code of a class; an ignored voxel has none",
+        )
 
 
 def _class_names(config: RunConfig) -> Iterator[Finding]:

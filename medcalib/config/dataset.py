@@ -29,7 +29,11 @@ def split_of(config: RunConfig, cases: list[Case]) -> Split:
         for case in split[name]:
             if case.label is None:
                 problems.append(
-                    Problem(case.id, "no_label", f"is in {name} but has no label; add it to `data.exclude`")
+                    Problem(
+                        case.id,
+                        "no_label",
+                        f"is in {name} but has no label; add the label, or the case to `data.exclude`",
+                    )
                 )
             elif case.labelled_classes is not None and not foreground <= set(case.labelled_classes):
                 missing = sorted(foreground - set(case.labelled_classes))
@@ -37,7 +41,7 @@ def split_of(config: RunConfig, cases: list[Case]) -> Split:
                     Problem(
                         case.id,
                         "partial_label",
-                        f"is in {name}, but {', '.join(missing)} was not annotated; add it to `data.exclude`",
+                        f"is in {name}, but {', '.join(missing)} was not annotated; add the case to `data.exclude`",
                     )
                 )
     if problems:
@@ -63,7 +67,8 @@ def only_ids(cases: list[Case], ids: list[str]) -> list[Case]:
     by_id = {case.id: case for case in cases}
     missing = [i for i in ids if i not in by_id]
     if missing:
+        fix = "add it, or pass with --data the folder that the run was trained on"
         raise DataRefusedError(
-            [Problem(i, "missing_case", "is in the run's split but not in the data folder") for i in missing]
+            [Problem(i, "missing_case", f"is in the run's split but not in the data folder; {fix}") for i in missing]
         )
     return [by_id[i] for i in ids]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -21,10 +22,7 @@ _EXPECTED = {
     "float_parsing": "a number",
     "string_type": "text; put it in quotes if it looks like a number",
     "bool_type": "true or false",
-    "tuple_type": "a list, such as [1, 2, 3]",
-    "list_type": "a list, such as [1, 2, 3]",
     "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
     "model_attributes_type": "a name, or a mapping with the key `name`",
     "finite_number": "a finite number",
 }
@@ -76,21 +74,47 @@ def _message(entry: Any, model: type[BaseModel]) -> str:
         return _missing(entry["loc"][-1], came)
     if kind == "union_tag_not_found":
         hidden = any(_executes(key) for key in came) if isinstance(came, Mapping) else False
-        return _NO_CODE if hidden else f"expected {_EXPECTED['model_attributes_type']}, got {shown(came)}"
+        return _NO_CODE if hidden else f"expected {_EXPECTED['model_attributes_type']}, got {shown(came)}{_sum(entry)}"
     if kind == "union_tag_invalid":
         known = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        return f"unknown name {context['tag']!r}; {suggestion(context['tag'], known)}"
+        return f"unknown name {context['tag']!r}; {suggestion(context['tag'], known)}{_sum(entry)}"
     if kind == "literal_error":
         known = [tag.strip(" '") for tag in context["expected"].replace(" or ", ", ").split(",")]
         return f"expected one of {', '.join(known)}, got {shown(came)}{_did_you_mean(came, known)}"
     if kind == "value_error":
         return str(context["error"])
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {shown(came)}"
+    if kind in ("tuple_type", "list_type", "model_type", *_EXPECTED):
+        return f"expected {_type(entry, model)}, got {shown(came)}"
     if kind == "too_long":
         return f"expected {context['max_length']} entries, got {shown(came)}"
     text = entry["msg"].removeprefix("Input should ")
     return f"must {text}, got {shown(came)}" if text != entry["msg"] else f"{text}, got {shown(came)}"
+
+
+def _type(entry: Any, model: type[BaseModel]) -> str:
+    if entry["type"] in ("tuple_type", "list_type"):
+        return f"a list, such as {_listed(entry['input'])}"
+    if entry["type"] == "model_type":
+        known = _keys_at(model, entry["loc"])
+        keys = f" ({', '.join(known[:3])}{', ...' if len(known) > 3 else ''})" if known else ""
+        return f"a mapping of keys{keys} to values"
+    return _EXPECTED[entry["type"]]
+
+
+def _listed(came: Any) -> str:
+    """A list that may have been meant."""
+    if isinstance(came, str):
+        return f"[{came.strip(' ()[]')}]" if came.isprintable() and 0 < len(came) <= 40 else "[a, b]"
+    return f"[{came}, {came}, {came}]" if type(came) in (int, float) else "[1, 2, 3]"
+
+
+def _sum(entry: Any) -> str:
+    """What to write for several losses at once."""
+    came = entry["input"].get("name") if isinstance(entry["input"], Mapping) else entry["input"]
+    several = isinstance(came, (list, tuple)) or (isinstance(came, str) and re.search(r"[+,]", came))
+    if entry["loc"] != ("loss",) or not several:
+        return ""
+    return "; a sum is {name: custom, terms: [{term: cross_entropy}, {term: dice, weight: 0.5}]}"
 
 
 def _missing(part: str | int, came: Any) -> str:
@@ -108,6 +132,8 @@ def _unknown_key(key: str, loc: Sequence[str | int], model: type[BaseModel]) -> 
     if _executes(key):
         return _NO_CODE
     known = _keys_at(model, loc[:-1])
+    if known == ["name"]:
+        return f"unknown key; {loc[-2]!r} has no options"
     return f"unknown key; {suggestion(key, known)}" if known else "unknown key"
 
 

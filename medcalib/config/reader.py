@@ -24,6 +24,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from medcalib.config.yaml_errors import explained
 from medcalib.errors import ConfigError
 from medcalib.plain import one_line
 
@@ -63,16 +64,22 @@ class Source:
 
 def read_yaml(path: Path) -> Source:
     """Read a YAML file; `ConfigError` names file, line and column."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: cannot be read: it is a folder; name the YAML file of a config")
     try:
         raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: cannot be read: No such file; `medcalib datasets` lists the shipped configs"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path}: {len(raw):,} bytes; a config has at most {MAX_BYTES:,}")
+        raise ConfigError(f"{path}: has {len(raw):,} bytes; a config has at most {MAX_BYTES:,}")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise ConfigError(f"{path}: is no UTF-8 text (byte {error.start}); a config is YAML, saved as UTF-8") from None
     return parse_yaml(text, str(path))
 
 
@@ -82,12 +89,7 @@ def parse_yaml(text: str, name: str) -> Source:
     try:
         _Builder(source).build(YAML(typ="safe", pure=True).parse(text))
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        if reason.endswith("but got '{'"):  # a file pattern such as {case}.nii.gz inside [ ] or { }
-            reason += "; put text that holds braces in quotes"
-        raise ConfigError(f"{where}: not valid YAML: {one_line(reason)}") from None
+        raise ConfigError(explained(error, name)) from None
     except ValueError as error:  # control characters, for example
         raise ConfigError(f"{name}: not valid YAML: {one_line(str(error).splitlines()[0])}") from None
     return source
@@ -131,7 +133,8 @@ class _Builder:
             if self.documents > 1:
                 raise self._error(event, "a second document; a config is one document")
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
-            raise self._error(event, "anchors and aliases are not allowed; write the value out")
+            fix = "write the value out, or put text that begins with & or * in quotes"
+            raise self._error(event, f"anchors and aliases are not allowed; {fix}")
         tag = getattr(event, "tag", None)
         if tag is not None and str(tag) not in ("None", "!"):
             raise self._error(event, f"the tag {str(tag)[:60]} is not allowed; a config holds plain data")

@@ -10,7 +10,7 @@ from medcalib.config.schema import DataConfig
 from medcalib.data.case import Case
 from medcalib.data.check import require
 from medcalib.data.predictions import Pair, expected_cases, flat_references, pair_up, same_classes
-from medcalib.errors import DataError
+from medcalib.files import require_folder
 
 
 def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
@@ -24,8 +24,7 @@ def references(labels: Path, data: DataConfig | None) -> Mapping[str, Case]:
 
 def paired(predictions: Path, labels: Path, data: DataConfig | None) -> tuple[list[Pair], list[dict[str, str]], str]:
     """Pairs, refused cases with their reasons, and how it is known which cases are expected."""
-    if not predictions.is_dir():  # named before a large dataset is scanned
-        raise DataError("missing_folder", f"{predictions} is no folder of predictions")
+    require_folder(predictions, "predictions", "--predictions")  # named before a large dataset is scanned
     known = references(labels, data)
     expected, source = expected_cases(predictions, known, flat=data is None)
     pairs, refused = pair_up(predictions, known, expected)

@@ -89,6 +89,19 @@ class DataConfig(Closed):
     skip_unpaired: bool = Field(False, description="leave out images without a label and the reverse")
     nonfinite: Literal["refuse", "zero"] = Field("refuse", description="what to do with NaN and Inf in images")
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _names_of_codes(cls, labels: Any) -> Any:
+        """Other ways to say what the classes are, told apart before each entry is refused on its own."""
+        if not isinstance(labels, dict):
+            raise ValueError(
+                f"expected the code of each class, such as {{background: 0, tumor: 1}}, got {shown(labels)}"
+            )
+        if labels and all(key.isdecimal() and isinstance(name, str) for key, name in labels.items()):
+            key, name = next(iter(labels.items()))
+            raise ValueError(f"expected name: code, such as {{{name}: {key}}}, got code: name, {shown(labels)}")
+        return labels
+
     @field_validator("labels")
     @classmethod
     def _usable_labels(cls, labels: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -99,11 +112,11 @@ class DataConfig(Closed):
         if twice:
             raise ValueError(f"code {twice[0]} belongs to two classes; each code belongs to one")
         if 0 not in next(iter(labels.values())):
-            raise ValueError("the first class must be the background, with code 0")
-        if any(not codes for codes in labels.values()):
-            raise ValueError("every class needs at least one code")
+            raise ValueError(f"the first class must be the background, with code 0, got {next(iter(labels))!r} first")
+        if empty := [name for name, codes in labels.items() if not codes]:
+            raise ValueError(f"every class needs at least one code, got none for {empty[0]!r}")
         if any(not name.strip() for name in labels):
-            raise ValueError("every class needs a name")
+            raise ValueError("every class needs a name, got one of blanks")
         return labels
 
     @property

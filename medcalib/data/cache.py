@@ -102,7 +102,7 @@ class DiskCached(torch.utils.data.Dataset[Item]):
             item = _load(path, check=key not in self._checked)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             self._checked.discard(key)
             self._warn("damaged", f"the cached item {path} is damaged and is made anew: {error}")
             return None
@@ -147,12 +147,14 @@ def _write(path: Path, item: Item) -> None:
 
 
 def _load(path: Path, *, check: bool) -> Item:
-    """Raises ValueError, KeyError or `SafetensorError` where the file is not what was written."""
+    """Raises ValueError or `SafetensorError` where the file is not what was written."""
     with safe_open(path, framework="pt") as stream:
-        expected = (stream.metadata() or {})["crc32"]
+        expected = (stream.metadata() or {}).get("crc32")
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - it is no mapping
     if check and _checksum(tensors) != expected:
-        raise ValueError("its checksum differs")
+        raise ValueError(f"its checksum is not {expected}")
+    if "affine" not in tensors:
+        raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, and no affine")
     return tensors | {"affine": tensors["affine"].numpy()}
 
 

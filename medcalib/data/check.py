@@ -16,6 +16,7 @@ from medcalib.errors import DataError, DataRefusedError, Problem
 from medcalib.files import check_case_id
 
 Layout = Callable[..., list[Case]]
+SHEARED_FIX = "a sheared volume cannot be resampled; add it to `data.exclude`, or set `preprocess.spacing_mm: null`"
 
 
 def find_cases(
@@ -29,9 +30,13 @@ def find_cases(
     """Cases of a folder and everything that does not fit; unpaired files are warnings where they may be skipped."""
     problems: list[Problem] = []
     if not root.is_dir():
-        return [], [Problem(str(root), "missing_folder", "the data folder does not exist; pass it with --data")]
+        came = (
+            "the data folder is a file; pass the folder" if root.exists() else "the data folder does not exist; pass it"
+        )
+        return [], [Problem(str(root), "missing_folder", f"{came} with --data")]
     cases = layout(root, problems, **options)
     dropped = set(exclude)
+    seen = len(cases)
     cases = [case for case in cases if not {case.id, case.patient_id} & dropped]
     problems = [p for p in problems if p.where not in dropped]
     if skip_unpaired:
@@ -40,8 +45,17 @@ def find_cases(
         problems = [_as_warning(p) if p.reason == "unpaired" else p for p in problems]
     problems += _id_problems(cases)
     if not cases and not any(p.level == "error" for p in problems):
-        problems.append(Problem(str(root), "no_case", "no case found; is this the folder that the layout expects?"))
+        problems.append(Problem(str(root), "no_case", _no_case(layout, seen)))
     return cases, problems
+
+
+def _no_case(layout: Layout, seen: int) -> str:
+    if seen:
+        return f"no case is left: `data.exclude` leaves out all {seen}"
+    about = (layout.__doc__ or "").split("\n", 1)[0].rstrip(".")
+    return (
+        f"no case found; pass the folder that holds {about[:1].lower()}{about[1:]} (`data.layout`: {layout.__name__})"
+    )
 
 
 def require(problems: Iterable[Problem]) -> None:
@@ -61,16 +75,22 @@ def check_case(
         return None, [Problem(case.id, error.reason, str(error))]
     problems = [Problem(case.id, code, WARNINGS[code], "warning") for code in loaded.warnings]
     if resampled and SHEARED in loaded.warnings:
-        problems.append(Problem(case.id, "sheared_resampling", "a sheared volume cannot be resampled; exclude it"))
+        problems.append(Problem(case.id, "sheared_resampling", SHEARED_FIX))
     if channels is not None and loaded.image.shape[0] != channels:
-        message = f"{loaded.image.shape[0]} channels, the other cases have {channels}"
+        message = f"{loaded.image.shape[0]} channels, the first case has {channels}; all cases need the same channels"
         problems.append(Problem(case.id, "channel_count", message))
     if case.label is None:
         problems.append(Problem(case.id, "no_label", "has no label; it can be predicted, not trained on", "warning"))
     elif loaded.label is not None and not (loaded.label % 255).any():
         problems.append(Problem(case.id, "empty_label", "the label holds background only", "warning"))
     if not np.ptp(loaded.image):
-        problems.append(Problem(case.id, "constant_image", "every voxel of the image is the same"))
+        problems.append(
+            Problem(
+                case.id,
+                "constant_image",
+                "every voxel of the image is the same; export it again, or add it to `data.exclude`",
+            )
+        )
     return loaded, problems
 
 
@@ -105,6 +125,12 @@ def _id_problems(cases: Sequence[Case]) -> list[Problem]:
             problems.append(Problem(repr(case.id)[:140], error.reason, str(error)))
         folded = case.id.casefold()
         if folded in seen:
-            problems.append(Problem(case.id, "duplicate_case_id", f"the case id is also that of {seen[folded]}"))
+            problems.append(
+                Problem(
+                    case.id,
+                    "duplicate_case_id",
+                    f"the case id is also that of {seen[folded]}, letter case apart; rename one",
+                )
+            )
         seen[folded] = case.id
     return problems

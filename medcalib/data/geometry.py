@@ -17,6 +17,10 @@ SHEARED = "sheared_affine"
 NO_CODES = "no_orientation_codes"
 QFORM_DIFFERS = "qform_differs"
 NO_PIXDIM = "no_pixdim"
+UNUSABLE = (
+    "{} has a singular or non-finite affine (an axis of length 0, two that are parallel, or NaN): {}; convert the "
+    "volume again, or correct its header"
+)
 WARNINGS = {
     UNIT_AFFINE: "the affine has unit voxels while pixdim holds the true spacing (all of ACDC is stored so); "
     "the spacing is taken from pixdim",
@@ -63,7 +67,7 @@ def usable_affine(header: Any, shape: tuple[int, ...], path: Path) -> tuple[Affi
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
         found.append(NO_CODES)
     if is_singular(affine):
-        raise DataError("bad_affine", f"{path} has a singular or non-finite affine: {affine[:3].tolist()}")
+        raise DataError("bad_affine", UNUSABLE.format(path, np.round(affine[:3], 4).tolist()))
     if (zooms > 0).all() and np.isfinite(zooms).all():
         affine, repaired = _reconciled(affine, zooms, path)
         found += repaired
@@ -100,13 +104,18 @@ def _reconciled(affine: Affine, zooms: NDArray[np.float64], path: Path) -> tuple
     raise DataError(
         "spacing_disagrees",
         f"{path}: the affine says voxels of {np.round(sizes, 4).tolist()} mm, pixdim says "
-        f"{np.round(zooms, 4).tolist()} mm; correct the header",
+        f"{np.round(zooms, 4).tolist()} mm; correct the header, or convert the volume again",
     )
 
 
 def orientation(affine: Affine) -> str:
     """Axis codes such as 'RAS' or 'LPS' (the closest ones for an oblique grid)."""
     return "".join(nib.aff2axcodes(affine))
+
+
+def _described(affine: Affine) -> str:
+    """Axes and voxel sizes, for messages."""
+    return f"{orientation(affine)}, voxels of {' x '.join(f'{size:.4g}' for size in voxel_sizes(affine))} mm"
 
 
 def corner_distance_mm(a: Affine, b: Affine, shape: tuple[int, ...]) -> float:
@@ -123,9 +132,9 @@ def reoriented(array: NDArray[Any], affine: Affine, target: Affine) -> tuple[NDA
 
 
 def on_same_grid(
-    array: NDArray[Any], affine: Affine, target: Affine, shape: tuple[int, ...], what: str
+    array: NDArray[Any], affine: Affine, target: Affine, shape: tuple[int, ...], what: str, of: str = "the image"
 ) -> NDArray[Any]:
-    """`array` flipped or permuted onto the grid (`target`, `shape`), or `DataError` if it lies elsewhere.
+    """`array` flipped or permuted onto the grid (`target`, `shape`) `of` a volume; `DataError` if it lies elsewhere.
 
     Equal shapes prove nothing: an LAS label beside an LPS image has the same shape. Grids are the same when,
     after reorientation, shapes agree and corners lie within a tenth of the smallest voxel edge.
@@ -133,13 +142,15 @@ def on_same_grid(
     moved, moved_affine = reoriented(array, affine, target)
     if moved.shape[:3] != tuple(shape[:3]):
         raise DataError(
-            "shape_mismatch", f"{what}: shape {array.shape[:3]} does not fit the image's {tuple(shape[:3])}"
+            "shape_mismatch",
+            f"{what}: shape {array.shape[:3]} does not fit that of {of}, {tuple(shape[:3])}; is it of another case, or "
+            "resampled or cropped?",
         )
     distance = corner_distance_mm(moved_affine, target, moved.shape)
     if distance > 0.1 * min(voxel_sizes(target)):
         raise DataError(
             "affine_mismatch",
-            f"{what}: lies up to {distance:.2f} mm away from the image's grid ({orientation(affine)} "
-            f"against {orientation(target)}); resample it onto the image or correct its header",
+            f"{what}: lies up to {distance:.2f} mm away from the grid of {of} ({_described(affine)} against "
+            f"{_described(target)}); resample it onto that grid, or correct its header",
         )
     return moved

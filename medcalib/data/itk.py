@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from medcalib.data.detached import HEADER_BYTES, voxel_file
-from medcalib.data.geometry import is_singular
+from medcalib.data.geometry import UNUSABLE, is_singular
 from medcalib.data.nifti import TRAILING_BYTES, Volume
 from medcalib.data.nifti_header import MAX_VOXELS
 from medcalib.errors import DataError
@@ -41,14 +41,21 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
         size, components = reader.GetSize(), reader.GetNumberOfComponents()
         if len(size) != 3 or components != 1:
             raise DataError(
-                "bad_shape", f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1"
+                "bad_shape",
+                f"{path} has shape {size} with {components} values a voxel; expected 3-D with 1: save one "
+                "channel a file",
             )
         if prod(size) > MAX_VOXELS:
-            raise DataError("too_large", f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}")
+            raise DataError(
+                "too_large",
+                f"{path} declares {prod(size):,} voxels, more than {MAX_VOXELS:,}; crop it, or copy it again",
+            )
         _verify(path, voxels, prod(size) * sitk.Image(1, 1, reader.GetPixelID()).GetSizeOfPixelComponent())
         image = reader.Execute()
     except RuntimeError as error:
-        raise DataError("unreadable", f"{path} cannot be read: {str(error).strip().splitlines()[-1]}") from error
+        raise DataError(
+            "unreadable", f"{path} is no whole {path.suffix} file; copy it again ({_last(error)})"
+        ) from error
     array = np.transpose(sitk.GetArrayFromImage(image))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
@@ -56,8 +63,13 @@ def read_by_itk(path: Path, *, dtype: Any) -> Volume:
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's world is LPS
     placed = to_ras @ affine
     if is_singular(placed):
-        raise DataError("bad_affine", f"{path} has a singular or non-finite affine: {placed[:3].tolist()}")
+        raise DataError("bad_affine", UNUSABLE.format(path, np.round(placed[:3], 4).tolist()))
     return Volume(array if dtype is None else array.astype(dtype), placed)
+
+
+def _last(error: RuntimeError) -> str:
+    """The line in which ITK says what it found, without its own prefixes."""
+    return re.sub(r"^(?:sitk::ERROR: |\[nrrd\] \w+: )", "", str(error).strip().splitlines()[-1])
 
 
 def _verify(path: Path, voxels: Path, expected: int) -> None:
@@ -71,7 +83,9 @@ def _verify(path: Path, voxels: Path, expected: int) -> None:
             return
         end, encoding = _END.search(start), _ENCODING.search(start)
         if end is None or encoding is None or encoding.start() > end.start():
-            raise DataError("unreadable", f"{path} has no NRRD header of less than {HEADER_BYTES:,} bytes")
+            raise DataError(
+                "unreadable", f"{path} has no NRRD header of less than {HEADER_BYTES:,} bytes; write it again"
+            )
         if encoding[1] in (b"gzip", b"gz"):
             stream.seek(end.end())
             _check_gzip(stream, expected, path)
@@ -96,7 +110,7 @@ def _check_gzip(stream: Any, expected: int, path: Path) -> None:
     except (EOFError, OSError, zlib.error) as error:
         raise DataError("damaged_gzip", f"{path} is damaged ({error}); copy it again") from error
     if left < 0:
-        raise DataError("trailing_data", f"{path} holds more data than its header declares")
+        raise DataError("trailing_data", f"{path} holds more data than its header declares; write it again")
 
 
 def _unverifiable(path: Path, what: str) -> DataError:

@@ -78,13 +78,17 @@ class LabelMap:
         values, inverse = np.unique(array, return_inverse=True)
         whole = np.round(values.astype(np.float64))
         if not np.isfinite(whole).all():
-            raise DataError("label_not_finite", f"{where}: the label holds NaN or infinite values")
+            raise DataError(
+                "label_not_finite",
+                f"{where}: the label holds NaN or infinite values; give those voxels a code, such as 0",
+            )
         fractional = np.abs(values - whole) > _TOLERANCE
         if fractional.any():
             shown = ", ".join(f"{v:g}" for v in values[fractional][:5])
             raise DataError(
                 "label_not_integer",
-                f"{where}: label values {shown} are not whole numbers; was it resampled with interpolation?",
+                f"{where}: label values {shown} are not whole numbers; was it resampled with interpolation? Nearest "
+                "neighbor keeps the codes",
             )
         unknown = [int(v) for v in whole if int(v) not in table]
         if unknown:
@@ -116,7 +120,7 @@ class LabelMap:
         raise DataError(
             "unknown_label",
             f"{where}: label code {shown} is not declared ({declared}); add it to the classes (`labels` of a config, "
-            "`codes` of a sidecar), or name it as the code to ignore",
+            "`codes` of a sidecar), or name it as the code to ignore (`ignore_label`, `ignore_code`)",
         )
 
     def decode(self, classes: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.int32]:

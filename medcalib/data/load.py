@@ -77,7 +77,10 @@ def read_image(case: Case, nonfinite: Nonfinite = "refuse") -> tuple[NDArray[np.
         affine = volume.affine if affine is None else affine
         several = len(case.images) > 1
         if several and volume.array.ndim != 3:
-            raise DataError("bad_shape", f"{path} has shape {volume.array.shape}; one 3-D file a channel is expected")
+            raise DataError(
+                "bad_shape",
+                f"{path} has shape {volume.array.shape}; of several files a case, each is one channel and 3-D",
+            )
         shape = channels[0].shape[:3] if channels else volume.array.shape[:3]
         channels.append(on_same_grid(volume.array, volume.affine, affine, shape, str(path)))
     if affine is None:
@@ -91,7 +94,10 @@ def read_label(
 ) -> NDArray[np.uint8]:
     """Class indices of a label volume on the grid (`affine`, `shape`)."""
     if volume.array.ndim != 3:
-        raise DataError("bad_shape", f"{path} has shape {volume.array.shape}; a label is 3-D")
+        raise DataError(
+            "bad_shape",
+            f"{path} has shape {volume.array.shape}; a label is 3-D, the code of one class in each voxel (no one-hot)",
+        )
     classes = label_map.encode(volume.array, str(path))
     return np.ascontiguousarray(on_same_grid(classes, volume.affine, affine, shape, str(path)))
 
@@ -113,7 +119,7 @@ def read_any(path: Path, *, dtype: Any = np.float32) -> Volume:
     try:
         return reader(path, dtype=dtype)
     except MemoryError as error:
-        raise DataError("too_large", f"{path} does not fit into memory") from error
+        raise DataError("too_large", f"{path} does not fit into memory; crop it, or use a machine with more") from error
 
 
 def _finite(image: NDArray[np.float32], case: Case, nonfinite: Nonfinite) -> NDArray[np.float32]:

@@ -30,8 +30,8 @@ def read_mask(path: Path, affine: Affine, shape: tuple[int, ...]) -> NDArray[np.
     """
     volume = read_any(path, dtype=None)
     if volume.array.ndim != 3:
-        raise DataError("bad_shape", f"{path} has shape {volume.array.shape}; a mask is 3-D")
+        raise DataError("bad_shape", f"{path} has shape {volume.array.shape}; a mask is 3-D, one file a region")
     if not np.isfinite(volume.array).all():
         raise DataError("mask_not_finite", f"{path} holds NaN or infinite values; 0 is outside, anything else inside")
-    moved: NDArray[Any] = on_same_grid(volume.array != 0, volume.affine, affine, shape, str(path))
+    moved: NDArray[Any] = on_same_grid(volume.array != 0, volume.affine, affine, shape, str(path), "the label")
     return np.ascontiguousarray(moved)

@@ -151,21 +151,21 @@ def stem(path: Path) -> str:
 
 def _open(path: Path) -> BufferedReader | gzip.GzipFile:
     if path.exists() and not path.is_file():
-        raise DataError("unreadable", f"{path} is no regular file")  # a pipe would be waited for
+        raise DataError("unreadable", f"{path} is no regular file; name a volume")  # a pipe would be waited for
     try:
         with open_regular(path) as stream:
             start = stream.read(512)
     except OSError as error:
         raise DataError("unreadable", f"{path} cannot be read: {error.strerror}") from error
     if not start:
-        raise DataError("empty_file", f"{path} is empty")
+        raise DataError("empty_file", f"{path} is empty; copy it again")
     packed = start[:2] == b"\x1f\x8b"
     if path.name.endswith(".gz") and not packed:
         uncompressed = bool(header_size(start))
         what = "an uncompressed NIfTI file named .gz; rename it to .nii" if uncompressed else describe(start)
         raise DataError("not_gzip", f"{path} is {what or 'no gzip file although its name ends with .gz'}")
     if packed and not path.name.endswith(".gz"):
-        raise DataError("not_nifti", f"{path} is gzip data without .gz in its name")
+        raise DataError("not_nifti", f"{path} is gzip data without .gz in its name; rename it to .nii.gz")
     return gzip.open(path) if packed else path.open("rb")
 
 
@@ -207,7 +207,7 @@ def _damage_named(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError("damaged_gzip", f"{path} is damaged ({error}); copy it again") from error
     except OSError as error:
-        raise DataError("unreadable", f"{path} cannot be read: {error}") from error
+        raise DataError("unreadable", f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _fill(stream: Any, view: memoryview, header: Header, path: Path, before: int) -> None:
@@ -223,7 +223,7 @@ def _fill(stream: Any, view: memoryview, header: Header, path: Path, before: int
 
 def _ended(stream: Any, path: Path) -> None:
     if len(stream.read(TRAILING_BYTES + 1)) > TRAILING_BYTES:
-        raise DataError("trailing_data", f"{path} holds more data than its header declares")
+        raise DataError("trailing_data", f"{path} holds more data than its header declares; write it again")
 
 
 def _scaled(stored: NDArray[Any], header: Header, dtype: Any) -> NDArray[Any]:

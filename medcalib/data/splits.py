@@ -46,8 +46,9 @@ def listed(cases: Sequence[Case], *, train: Sequence[str], val: Sequence[str], t
     known = {case.id for case in cases} | {case.patient_id for case in cases}
     unknown = sorted(set().union(*wanted.values()) - known)
     if unknown:
+        like = f"; its ids are such as {min(known)}" if known else ""
         raise DataRefusedError(
-            [Problem("split", "unknown_id", f"{', '.join(unknown[:10])}: no such patient or case in the data")]
+            [Problem("split", "unknown_id", f"{', '.join(unknown[:10])}: no such patient or case in the data{like}")]
         )
     return {name: [c for c in cases if {c.id, c.patient_id} & wanted[name]] for name in NAMES}
 

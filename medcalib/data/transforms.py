@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medcalib.data.geometry import Affine, is_sheared, reoriented
+from medcalib.data.geometry import Affine, is_sheared, reoriented, voxel_sizes
 from medcalib.data.labels import IGNORE
 from medcalib.data.load import LoadedCase
+from medcalib.data.nifti_header import MAX_VOXELS
 from medcalib.errors import DataError
 
 Item = dict[str, Any]
@@ -39,11 +41,20 @@ class Preprocess:
             label = torch.from_numpy(np.ascontiguousarray(moved))
         if self.spacing_mm is not None:
             if is_sheared(affine):
-                raise DataError("sheared_resampling", f"{loaded.case.id}: a sheared volume cannot be resampled")
+                raise DataError(
+                    "sheared_resampling",
+                    f"{loaded.case.id}: a sheared volume cannot be resampled; exclude it, or set "
+                    "`preprocess.spacing_mm: null`",
+                )
+            _require_room(loaded.case.id, tensor.shape[1:], affine, self.spacing_mm)
             tensor, label, affine = _resampled(tensor, label, affine, self.spacing_mm)
         tensor = plain(self.normalize(tensor)).float()
         if not bool(torch.isfinite(tensor).all()):
-            raise DataError("bad_normalization", f"{loaded.case.id}: normalized intensities are not finite")
+            raise DataError(
+                "bad_normalization",
+                f"{loaded.case.id}: normalized intensities are not finite; look at its values and at "
+                "`preprocess.intensity`",
+            )
         item: Item = {"image": tensor, "affine": affine}
         if label is not None:
             item["label"] = label
@@ -156,6 +167,18 @@ def _moved(array: NDArray[Any], affine: Affine, target: Affine) -> tuple[NDArray
     """`reoriented` for arrays with the channel first."""
     moved, new_affine = reoriented(np.moveaxis(array, 0, -1), affine, target)
     return np.moveaxis(moved, -1, 0), new_affine
+
+
+def _require_room(case_id: str, shape: Sequence[int], affine: Affine, spacing_mm: Sequence[float]) -> None:
+    """Refuse a voxel size so small that no volume of that many voxels can be held."""
+    own = voxel_sizes(affine)
+    size = [round(n * old / new) for n, old, new in zip(shape, own, spacing_mm, strict=True)]
+    if prod(size) > MAX_VOXELS:
+        raise DataError(
+            "too_large",
+            f"{case_id}: resampled to {list(spacing_mm)} mm it would have {' x '.join(map(str, size))} voxels; choose "
+            f"a larger `preprocess.spacing_mm` (its own is {[round(n, 3) for n in own]})",
+        )
 
 
 def _resampled(

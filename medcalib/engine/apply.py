@@ -25,6 +25,8 @@ from medcalib.engine.prediction_folder import Prediction, write_predictions
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import check_case_id, read_json, same_place, twins
 
+__all__ = ["apply_calibrator"]
+
 
 def apply_calibrator(
     calibrator: Path,
@@ -40,7 +42,8 @@ def apply_calibrator(
 
     `labels`: volumes that tell the grid and, with `config`, whose patient a case is; needed for arrays (.npz, .npy).
     Cases of patients that the calibrator was fitted on are refused unless it was cross-fitted; then each is repaired
-    by the fit that has not seen the patient. A case whose files are refused is recorded; the others go on.
+    by the fit that has not seen the patient. A case whose files are refused is recorded; the others go on. Raises
+    `ConfigError` for predictions that do not fit the calibrator, `DataError` where there is none.
     """
     folders = [path for path in (predictions, labels) if path is not None]
     if any(same_place(out, path) for path in folders):

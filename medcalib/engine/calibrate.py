@@ -39,6 +39,8 @@ from medcalib.engine.run import Weights, cases_of, load_model, open_run
 from medcalib.errors import CheckpointError, ConfigError, DataError
 from medcalib.files import read_json, require_writable
 
+__all__ = ["FitOptions", "calibrate", "calibrate_predictions"]
+
 SPLIT = "val"
 
 
@@ -71,8 +73,9 @@ def calibrate(
 
     The logits are those that are scored: on the images' own grids. At most 100,000 voxels of each case are used unless
     `sampling` says otherwise, so that large volumes do not outweigh small ones without bound. `folds`: also fit
-    without each part of the patients, which tells how good the repair is for patients that it has not seen. Raises
-    `ConfigError` where the fit is impossible.
+    without each part of the patients, which tells how good the repair is for patients that it has not seen.
+    `options` are those of the method. Raises `ConfigError` where the fit is impossible, `DataError` for a case without
+    a reference.
     """
     _check_out(out)
     config = open_run(run, data)
@@ -108,7 +111,9 @@ def calibrate_predictions(
 
     Probabilities are taken as log-probabilities, which are logits but for a constant a voxel; where a tool stored an
     exact 0 the smallest number of its type stands in. The cases must be ones that the network was not trained on: the
-    files cannot prove that, only predictions of medcalib's own training split are refused. Raises `ConfigError`.
+    files cannot prove that, only predictions of medcalib's own training split are refused. `labels` as in `evaluate`;
+    `options`, `sampling` and `folds` as in `calibrate`. Raises `ConfigError`, and `DataError` where no case can be
+    fitted on.
     """
     _check_out(out)
     data = None if config is None else config.data

@@ -17,7 +17,7 @@ from medcalib.metrics.checks import checked_labels, checked_masks
 from medcalib.metrics.numbers import CASE_KEYS
 from medcalib.metrics.protocols import protocol_case
 from medcalib.metrics.protocols.given import Numbers
-from medcalib.metrics.regions import BOUNDARY_MM, REGIONS, near_surface
+from medcalib.metrics.regions import BOUNDARY_MM, REGIONS, check_spacing, near_surface
 from medcalib.metrics.slabs import Slabs, whole
 from medcalib.metrics.stream import Case, Counted, count
 from medcalib.metrics.sums import ScoreSums
@@ -57,14 +57,18 @@ def score_case(
 
     `composites` names unions of classes, such as {"WT": (1, 2, 3)}: their probabilities are added.
     `labelled_classes` lists the classes annotated in this case; scores of the others, and those of the top label
-    when any is missing, are left out. `masks` (*S) bool are scored as regions of their names. Raises ValueError for
-    bad probabilities, labels, masks or shapes.
+    when any is missing, are left out. masks (*S) bool, by name, are scored as regions. `case_id`, `patient_id` (the
+    case's own where None) and `class_names` (background first) describe the case. `posterior` (C, *S) is the known
+    class distribution. `distances`: compute HD95 and surface Dice, the latter within `surface_tolerance_mm`;
+    `boundary_mm` is half the width of the region `boundary`. `warnings` and `inputs` are kept with the scores as they
+    are. Raises ValueError for bad probabilities, labels, masks or shapes.
     """
     channels = channels_of(class_names, composites or {}, activation, groups)
     labels = checked_labels(labels, len(class_names), ignore_index)
     masks = checked_masks(masks or {}, labels.shape, (*REGIONS, *CASE_KEYS))
     names = _region_names(regions)
-    spacing = spacing_mm[: labels.ndim]
+    spacing = (1.0,) * labels.ndim if spacing_mm == (1.0, 1.0, 1.0) else spacing_mm
+    check_spacing(spacing, labels.shape)
     near = near_surface(labels, spacing, boundary_mm, ignore_index) if "boundary" in names else None
     case = Case(labels, channels, activation, names, masks, near, posterior, ignore_index)
     probs = whole(probs) if protocols else probs

@@ -94,7 +94,7 @@ TOP = "known: name, data, split, preprocess, augment, model, loss, train, predic
         ),
         ("score: {regions: []}", "6:9: score.regions: expected each region once, and at least one, got []"),
         ("predict: {overlap: 1}", "6:11: predict.overlap: must be less than 1, got 1"),
-        ("predict: 3", "6:1: predict: expected a mapping of keys to values, got 3"),
+        ("predict: 3", "6:1: predict: expected a mapping of keys (overlap, blend, batch_size) to values, got 3"),
         (
             "preprocess: {orientation: ras}",
             "6:14: preprocess.orientation: expected three capital letters, such as RAS or LPS, got text 'ras'",
@@ -161,20 +161,33 @@ def test_a_patch_that_the_network_cannot_halve_is_refused_with_the_nearest_sizes
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        ("{RV: 1, background: 0}", "4:3: data.labels: the first class must be the background, with code 0"),
-        ("{RV: 1, LV: 2}", "4:3: data.labels: the first class must be the background, with code 0"),
+        (
+            "{RV: 1, background: 0}",
+            "4:3: data.labels: the first class must be the background, with code 0, got 'RV' first",
+        ),
+        ("{RV: 1, LV: 2}", "4:3: data.labels: the first class must be the background, with code 0, got 'RV' first"),
         ("{background: 0}", "4:3: data.labels: expected 2 to 255 classes, background included, got 1"),
         ("{background: 0, RV: 1, LV: 1}", "4:3: data.labels: code 1 belongs to two classes; each code belongs to one"),
         ("{background: 0, RV: 1, RV: 2}", "4:34: key 'RV' stands twice, first in line 4"),
-        ("{background: 0, RV: []}", "4:3: data.labels: every class needs at least one code"),
-        ("{background: 0, ' ': 1}", "4:3: data.labels: every class needs a name"),
+        ("{background: 0, RV: []}", "4:3: data.labels: every class needs at least one code, got none for 'RV'"),
+        ("{background: 0, ' ': 1}", "4:3: data.labels: every class needs a name, got one of blanks"),
         ("{background: 0, RV: -1}", "4:27: data.labels.RV: must be greater than or equal to 0, got -1"),
         (
             "{background: 0, RV: one}",
             "4:27: data.labels.RV: expected a code such as 1, or a list of codes, got text 'one'",
         ),
         ("{background: 0, RV: [1, 2.5]}", "4:35: data.labels.RV[1]: expected a whole number, got 2.5"),
-        ("[background, RV]", '4:3: data.labels: expected a mapping of keys to values, got ["background", "RV"]'),
+        (
+            "[background, RV]",
+            "4:3: data.labels: expected the code of each class, such as {background: 0, tumor: 1}, "
+            'got ["background", "RV"]',
+        ),
+        ("3", "4:3: data.labels: expected the code of each class, such as {background: 0, tumor: 1}, got 3"),
+        (
+            "{0: background, 1: RV}",
+            "4:3: data.labels: expected name: code, such as {background: 0}, got code: name, "
+            '{"0": "background", "1": "RV"}',
+        ),
     ],
 )
 def test_labels_that_make_no_classes_are_refused(tmp_path: Path, labels: str, expected: str) -> None:
@@ -291,9 +304,16 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, came
             "train.lr=!!int 3",
             "--set train.lr:1:1: the tag tag:yaml.org,2002:int is not allowed; a config holds plain data",
         ),
-        ("train.epochs=[1", "--set train.epochs:1:3: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        ("train.patch_size.0=3", "--set train.patch_size.0: train.patch_size holds no keys"),
-        ("train=3", "--set train: train: expected a mapping of keys to values, got 3"),
+        (
+            "train.epochs=[1",
+            "--set train.epochs:1:3: not valid YAML: expected ',' or ']' ([ was opened in line 1), got the end",
+        ),
+        ("train.patch_size.0=3", "--set train.patch_size.0: train.patch_size holds no keys, but [32, 32, 8]"),
+        (
+            "train=3",
+            "--set train: train: expected a mapping of keys (patch_size, epochs, steps_per_epoch, ...) to values, "
+            "got 3",
+        ),
         (
             "loss.margin=5",
             '--set loss.margin: loss: expected a name, or a mapping with the key `name`, got {"margin": 5}',

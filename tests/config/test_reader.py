@@ -72,34 +72,59 @@ def test_every_key_and_entry_has_its_place() -> None:
     assert source.place(("b", "c", 1, "missing")) == "f.yaml:3:11"
 
 
+QUOTED = "write the value out, or put text that begins with & or * in quotes"
+
+
 @pytest.mark.fault(2, 6, 7, 8, 13)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", "bad.yaml:3:1: key 'a' stands twice, first in line 1"),
         ("x: {k: 1, k: 2}\n", "bad.yaml:1:11: key 'k' stands twice, first in line 1"),
-        ("a: &x 1\nb: *x\n", "bad.yaml:1:4: anchors and aliases are not allowed; write the value out"),
-        ("a: *x\n", "bad.yaml:1:4: anchors and aliases are not allowed; write the value out"),
-        ("<<: *x\n", "bad.yaml:1:5: anchors and aliases are not allowed; write the value out"),
+        ("a: &x 1\nb: *x\n", f"bad.yaml:1:4: anchors and aliases are not allowed; {QUOTED}"),
+        ("a: *x\n", f"bad.yaml:1:4: anchors and aliases are not allowed; {QUOTED}"),
+        ("<<: *x\n", f"bad.yaml:1:5: anchors and aliases are not allowed; {QUOTED}"),
         ("a: 1\n---\nb: 2\n", "bad.yaml:2:1: a second document; a config is one document"),
         ("? [a, b]\n: 1\n", "bad.yaml:1:3: a key must be plain text"),
-        ("a: [1, 2\n", "bad.yaml:2:1: not valid YAML: expected ',' or ']', but got '<stream end>'"),
-        ("a:\n\t- b\n", "bad.yaml:2:1: not valid YAML: found character '\\t' that cannot start any token"),
+        ("a: [1, 2\n", "bad.yaml:2:1: not valid YAML: expected ',' or ']' ([ was opened in line 1), got the end"),
+        ("a:\n\t- b\n", "bad.yaml:2:1: not valid YAML: a tab where none may be; indent with spaces"),
         (
             "a: [images/{case}.nii]\n",
-            "bad.yaml:1:12: not valid YAML: expected ',' or ']', but got '{'; put text that holds braces in quotes",
+            "bad.yaml:1:12: not valid YAML: expected ',' or ']' ([ was opened in line 1), got {; put text that holds "
+            "braces in quotes",
         ),
         ("a: 1\0", "bad.yaml:1:1: not valid YAML: unacceptable character #x0000: special characters are not allowed"),
-        ("name: x\n".encode("utf-16"), "bad.yaml: is no UTF-8 text (byte 0); save it as UTF-8"),
-        (bytes(range(256)), "bad.yaml: is no UTF-8 text (byte 128); save it as UTF-8"),
+        ("name: x\n".encode("utf-16"), "bad.yaml: is no UTF-8 text (byte 0); a config is YAML, saved as UTF-8"),
+        (bytes(range(256)), "bad.yaml: is no UTF-8 text (byte 128); a config is YAML, saved as UTF-8"),
         ("[" * 20_000, "bad.yaml:1:51: nested deeper than 50 levels"),
         ("{a: " * 20_000, "bad.yaml:1:201: nested deeper than 50 levels"),
         ("- " * 20_000, "bad.yaml:1:101: nested deeper than 50 levels"),
-        ("a: " + "x" * MAX_BYTES, "bad.yaml: 1,048,579 bytes; a config has at most 1,048,576"),
+        ("a: " + "x" * MAX_BYTES, "bad.yaml: has 1,048,579 bytes; a config has at most 1,048,576"),
     ],
 )
 def test_what_no_config_needs_is_refused_at_its_place(content: str | bytes, message: str, tmp_path: Path) -> None:
     assert refusal(content, tmp_path) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "place", "words"),
+    [
+        ("a: @x\n", "1:4", "text cannot begin with '@'; put it in quotes"),
+        ("a: b: c\n", "1:5", "a second `: ` in one line"),
+        ("a: 1\nb:2\nc: 3\n", "2:1", "this line is no `key: value`; is the colon, or the space behind it, missing?"),
+        ("a: 1\nb: 'x\nc: 3\n", "2:4", "the quote that opens here is never closed"),
+        ('a: "C:\\data"\n', "1:8", "use single quotes, or / in paths"),
+        ("a: *\n", "1:5", "text cannot begin with & or *"),
+        ("a:\n   b: 1\n  c: 2\n", "3:3", "this line is indented otherwise than the lines around it"),
+        ("a: [\n", "2:1", "a value is missing"),
+    ],
+)
+def test_what_is_no_yaml_is_explained_where_it_can_be_corrected(
+    content: str, place: str, words: str, tmp_path: Path
+) -> None:
+    told = refusal(content, tmp_path)
+    assert told.startswith(f"bad.yaml:{place}: not valid YAML: ")
+    assert words in told
 
 
 @pytest.mark.fault(4)
@@ -117,7 +142,7 @@ def test_a_tag_is_refused_and_nothing_is_executed(tagged: str, tmp_path: Path, m
 
 @pytest.mark.fault(13)
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "absent.yaml", "No such file"), (tmp_path, "Is a directory")):
+    for path, reason in ((tmp_path / "absent.yaml", "No such file"), (tmp_path, "it is a folder; name the YAML")):
         with pytest.raises(ConfigError, match=f"{path}: cannot be read: {reason}"):
             read_yaml(path)
 

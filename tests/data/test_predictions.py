@@ -178,7 +178,7 @@ def test_a_broken_index_is_refused(predicted: Path, content: str) -> None:
 )
 def test_a_bad_sidecar_is_refused_with_a_way_out(predicted: Path, content: str) -> None:
     (predicted / "c1.json").write_text(content)
-    with pytest.raises(DataError, match="pass --config") as caught:
+    with pytest.raises(DataError, match="; correct it") as caught:
         label_map_of(predicted / "c1.nii.gz")
     assert caught.value.reason == "bad_sidecar"
 

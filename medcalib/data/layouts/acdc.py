@@ -27,6 +27,8 @@ def acdc(root: Path, problems: Problems, *, phases: Sequence[Literal["ED", "ES"]
     for path, split in parts:
         if path.is_dir():
             patients = [entry for entry in folder(path, problems) if entry.is_dir()]
+            if not any((entry / "Info.cfg").is_file() or entry.name.startswith("patient") for entry in patients):
+                continue  # another folder than ACDC's: told once, not for everything in it
             cases += [case for entry in patients for case in _patient(entry, split, phases, problems)]
     return cases
 
@@ -41,7 +43,11 @@ def _patient(path: Path, split: str | None, phases: Sequence[str], problems: Pro
         image = existing(path, name, problems, path.name)
         if image is None:
             problems.append(
-                Problem(path.name, "missing_image", f"Info.cfg says {phase} is {name}, but there is no such file")
+                Problem(
+                    path.name,
+                    "missing_image",
+                    f"Info.cfg says {phase} is {name}, but there is no such file; add it, or exclude the patient",
+                )
             )
             continue
         label = existing(path, f"{name}_gt", problems, path.name)
@@ -53,7 +59,9 @@ def _frames(info: Path, problems: Problems) -> dict[str, int]:
     """ED and ES frame numbers of `key: value` lines (there is no section header)."""
     where = info.parent.name
     if not info.is_file():
-        problems.append(Problem(where, "missing_info", "no Info.cfg, which names the ED and ES frames"))
+        problems.append(
+            Problem(where, "missing_info", "no Info.cfg, which names the ED and ES frames; copy it from the dataset")
+        )
         return {}
     pairs = (line.partition(":") for line in info.read_text(encoding="utf-8", errors="replace").splitlines())
     values = {key.strip(): value.strip() for key, _, value in pairs}
@@ -62,7 +70,6 @@ def _frames(info: Path, problems: Problems) -> dict[str, int]:
         if re.fullmatch(r"\d{1,4}", values.get(phase, ""), re.ASCII):
             frames[phase] = int(values[phase])
         else:
-            problems.append(
-                Problem(where, "bad_info", f"Info.cfg: expected `{phase}: <frame number>`, got {values.get(phase)!r}")
-            )
+            came = f"got {values[phase][:40]!r}" if phase in values else "there is none"
+            problems.append(Problem(where, "bad_info", f"Info.cfg: expected a line `{phase}: <frame number>`, {came}"))
     return frames

@@ -43,7 +43,13 @@ def brats(
             continue
         found = path / label_files[path.name] if path.name in label_files else None
         if found is not None and not is_file(found):
-            problems.append(Problem(path.name, "missing_label", f"`label_files` names {found.name}, which is absent"))
+            problems.append(
+                Problem(
+                    path.name,
+                    "missing_label",
+                    f"`data.layout.label_files` names {found.name}, which is absent; correct the name",
+                )
+            )
         found = found or existing(path, f"{path.name}{separator}{label}", problems, path.name)
         if found is None:
             _report_label(path, separator, modalities, problems)
@@ -65,7 +71,8 @@ def _case_folders(path: Path, separator: str, depth: int, problems: Problems) ->
 
 
 def _missing_modality(path: Path, missing: list[str]) -> Problem:
-    seen = ", ".join(sorted(f.name for f in path.iterdir() if is_nifti(f))) or "no NIfTI file"
+    names = sorted(f.name for f in path.iterdir() if is_nifti(f))
+    seen = (", ".join(names[:5]) + (", ..." if len(names) > 5 else "")) or "no NIfTI file"
     return Problem(
         path.name,
         "missing_modality",

@@ -16,14 +16,22 @@ Problems = list[Problem]
 def folder(path: Path, problems: Problems) -> list[Path]:
     """Sorted entries of a folder, dot files left out; a missing folder is a problem."""
     if not path.is_dir():
-        problems.append(Problem(str(path), "missing_folder", "the folder does not exist"))
+        came = "is a file, not a folder" if path.exists() else "does not exist"
+        problems.append(
+            Problem(str(path), "missing_folder", f"the folder {came}, and the layout reads it; correct --data")
+        )
         return []
     return sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
 
 
 def volumes(path: Path, problems: Problems) -> list[Path]:
     """Sorted NIfTI files of a folder; other files, dot files and posteriors are left out."""
-    found = [f for f in folder(path, problems) if is_nifti(f) and not stem(f).endswith(POSTERIOR)]
+    entries = folder(path, problems)
+    found = [f for f in entries if is_nifti(f) and not stem(f).endswith(POSTERIOR)]
+    others = sorted({f.suffix for f in entries if f.suffix and f.is_file()})
+    if others and not found:
+        message = f"holds no NIfTI file (.nii.gz or .nii), but {', '.join(others[:5])}; convert them"
+        problems.append(Problem(str(path), "no_files", message))
     for name in (name for name, number in Counter(map(stem, found)).items() if number > 1):
         problems.append(Problem(name, "ambiguous_file", f"{name}.nii and {name}.nii.gz both exist in {path}; keep one"))
     return found
@@ -56,7 +64,7 @@ def check_below(option: str, value: str) -> None:
     """ValueError for an option that names a file or folder and leads out of the one it belongs to."""
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{option} must name something below the folder, got {value!r}")
+        raise ValueError(f"{option} must name something below the folder, without .. and a leading /, got {value!r}")
 
 
 def check_once(option: str, values: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ def files(
     case id, that yields the patient: `(sub-[0-9]+)_.*` keeps all sessions of a subject on one side of the split. Raises
     ValueError for a pattern without `{case}` and for an expression without a group.
     """
-    _check_patterns([*images, label], patient)
+    _check_patterns(images, label, patient)
     labels = _matches(root, label)
     found = [_apart(_matches(root, pattern), pattern, labels, label) for pattern in images]
     for by_case, pattern in zip(found, images, strict=True):
@@ -36,15 +36,19 @@ def files(
     report_unpaired("label", "an image", labels.keys() - every, problems)
     report_unpaired("image", "a label", every - labels.keys(), problems)
     if not every | labels.keys():
-        problems.append(Problem(str(root), "no_files", f"no file matches {', '.join(images)}"))
+        problems.append(
+            Problem(
+                str(root), "no_files", f"no file matches {', '.join(images)}; correct `data.layout.images` or --data"
+            )
+        )
     cases = []
     for name in sorted(every):
         missing = [pattern for pattern, by_case in zip(images, found, strict=True) if name not in by_case]
         owner = re.fullmatch(patient, name)
         if missing:
-            problems.append(Problem(name, "missing_modality", f"no file matches {', '.join(missing)}"))
+            problems.append(Problem(name, "missing_modality", f"no file matches {', '.join(missing)}; add it"))
         elif owner is None or not owner[1]:
-            problems.append(Problem(name, "no_patient", f"the case id does not match `patient: {patient}`"))
+            problems.append(Problem(name, "no_patient", f"the case id does not match `patient: {patient}`; correct it"))
         else:
             reference = labels.get(name)
             known = posterior(reference.parent, name) if reference else None
@@ -52,20 +56,20 @@ def files(
     return cases
 
 
-def _check_patterns(patterns: Sequence[str], patient: str) -> None:
-    check_once("images and label", patterns)
-    for pattern in patterns:
+def _check_patterns(images: Sequence[str], label: str, patient: str) -> None:
+    check_once("images and label", [*images, label])
+    for option, pattern in [*(("images", pattern) for pattern in images), ("label", label)]:
         path = PurePosixPath(pattern)
         if path.name.count("{case}") != 1 or path.is_absolute() or ".." in path.parts:
-            raise ValueError(
-                f"images and label need {{case}} once, in the file name, below the folder; got {pattern!r}"
-            )
+            raise ValueError(f"{option} needs {{case}} once, in the file name, below the folder; got {pattern!r}")
     try:
         groups = re.compile(patient).groups
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"patient is no regular expression: {error}") from error
+        raise ValueError(
+            f"patient is no regular expression ({error}); expected one such as (sub-[0-9]+)_.*, got {patient!r}"
+        ) from error
     if groups != 1:
-        raise ValueError(f"patient needs one group in parentheses, got {patient!r}")
+        raise ValueError(f"patient needs one group in parentheses, such as (sub-[0-9]+)_.*, got {patient!r}")
 
 
 def _apart(found: dict[str, Path], pattern: str, others: dict[str, Path], other: str) -> dict[str, Path]:

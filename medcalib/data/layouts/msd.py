@@ -12,6 +12,11 @@ from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import DataError, Problem
 from medcalib.files import read_json
 
+_UNUSABLE = (
+    'expected entries {{"image": "./imagesTr/<case>.nii.gz", "label": "./labelsTr/<case>.nii.gz"}} under `training`, '
+    "got {}"
+)
+
 
 def msd(root: Path, problems: Problems) -> list[Case]:
     """Cases of an MSD task: the pairs that dataset.json lists under `training`.
@@ -23,12 +28,15 @@ def msd(root: Path, problems: Problems) -> list[Case]:
     if task is None:
         return []
     try:
-        entries = list(read_json(task / "dataset.json")["training"])
+        entries = read_json(task / "dataset.json")["training"]
+        if not isinstance(entries, list):
+            raise TypeError
     except DataError as error:
         problems.append(Problem("dataset.json", error.reason, str(error)))
         return []
     except (KeyError, TypeError):
-        problems.append(Problem("dataset.json", "bad_dataset_json", "expected a list under the key `training`"))
+        message = "expected a list under the key `training`; of nnU-Net, which has none, set `data.layout: nnunet`"
+        problems.append(Problem("dataset.json", "bad_dataset_json", message))
         return []
     cases = [case for entry in entries if (case := _case(task, entry, problems)) is not None]
     _report_unlisted(task, cases, problems)
@@ -40,7 +48,7 @@ def task_folder(root: Path, problems: Problems) -> Path | None:
     found = [path.parent for path in (root / "dataset.json", *sorted(root.glob("*/dataset.json"))) if path.is_file()]
     if not found or (len(found) > 1 and found[0] != root):
         names = ", ".join(path.name for path in found) or "none"
-        message = f"expected one dataset.json here or one level down, found: {names}"
+        message = f"expected one dataset.json here or one level down, beside imagesTr and labelsTr, found: {names}"
         problems.append(Problem(str(root), "no_dataset_json", message))
         return None
     return found[0]
@@ -56,12 +64,14 @@ def _case(task: Path, entry: Any, problems: Problems) -> Case | None:
     pair = entry if isinstance(entry, Mapping) else {"image": entry}
     image, label = inside(task, pair.get("image", "")), inside(task, pair.get("label", ""))
     if image is None or not is_nifti(image):
-        problems.append(Problem("dataset.json", "bad_dataset_json", f"unusable entry {entry!r}"))
+        problems.append(Problem("dataset.json", "bad_dataset_json", _UNUSABLE.format(str(entry)[:80])))
         return None
     name = stem(image)
     for kind, path in (("image", image), ("label", label)):
         if path is None or not is_file(path):
-            problems.append(Problem(name, "unpaired", f"dataset.json lists {kind} {pair.get(kind)!r}, which is absent"))
+            problems.append(
+                Problem(name, "unpaired", f"dataset.json lists {kind} {pair.get(kind)!r}, which is absent; add it")
+            )
             return None
     return Case(name, name, (image,), label, None, posterior(task / "labelsTr", name))
 
@@ -73,4 +83,6 @@ def _report_unlisted(task: Path, cases: list[Case], problems: Problems) -> None:
     report_unpaired("image", "a label", images - labels - listed, problems)
     report_unpaired("label", "an image", labels - images - listed, problems)
     for name in sorted((images & labels) - listed):
-        problems.append(Problem(name, "unlisted", "in imagesTr and labelsTr but not in dataset.json", "warning"))
+        problems.append(
+            Problem(name, "unlisted", "in imagesTr and labelsTr but not in dataset.json, so it is left out", "warning")
+        )

@@ -25,12 +25,13 @@ def nnunet(root: Path, problems: Problems) -> list[Case]:
         return []
     try:
         description = read_json(task / "dataset.json")
-        channels = len(description.get("channel_names") or description["modality"])
+        names = description.get("channel_names") or description["modality"]
+        channels = len(names.keys())
     except DataError as error:
         problems.append(Problem("dataset.json", error.reason, str(error)))
         return []
     except (KeyError, TypeError, AttributeError):
-        message = "expected a mapping under `channel_names` (version 2) or `modality` (version 1)"
+        message = 'expected a mapping such as {"0": "CT"} under `channel_names` (version 2) or `modality` (version 1)'
         problems.append(Problem("dataset.json", "bad_dataset_json", message))
         return []
     if isinstance(description.get("dataset"), dict):
@@ -39,7 +40,12 @@ def nnunet(root: Path, problems: Problems) -> list[Case]:
     expected = description.get("numTraining")
     if isinstance(expected, int) and expected != len(cases):
         problems.append(
-            Problem("dataset.json", "count_differs", f"numTraining is {expected}, found {len(cases)} cases", "warning")
+            Problem(
+                "dataset.json",
+                "count_differs",
+                f"numTraining is {expected}, found {len(cases)} cases; is the folder complete?",
+                "warning",
+            )
         )
     return cases
 
@@ -51,7 +57,13 @@ def _paired(task: Path, channels: int, problems: Problems) -> list[Case]:
         if match:
             images.setdefault(match[1], {})[int(match[2])] = file
         else:
-            problems.append(Problem(file.name, "bad_name", "expected <case>_<4 digits of the channel>.nii.gz"))
+            problems.append(
+                Problem(
+                    file.name,
+                    "bad_name",
+                    f"expected <case>_<4 digits of the channel>.nii.gz, such as {stem(file)}_0000.nii.gz; rename it",
+                )
+            )
     labels = {stem(f): f for f in volumes(task / "labelsTr", problems)}
     report_unpaired("label", "an image", labels.keys() - images.keys(), problems)
     report_unpaired("image", "a label", images.keys() - labels.keys(), problems)
@@ -59,7 +71,12 @@ def _paired(task: Path, channels: int, problems: Problems) -> list[Case]:
     for name, files in sorted(images.items()):
         if sorted(files) != list(range(channels)):
             problems.append(
-                Problem(name, "missing_modality", f"expected channels 0..{channels - 1}, found {sorted(files)}")
+                Problem(
+                    name,
+                    "missing_modality",
+                    f"expected channels 0..{channels - 1}, found {sorted(files)}; add {name}_<channel>.nii.gz, or "
+                    "correct `channel_names` of dataset.json",
+                )
             )
             continue
         ordered = tuple(files[k] for k in range(channels))
@@ -73,11 +90,21 @@ def _explicit(task: Path, block: dict[str, Any], problems: Problems) -> list[Cas
         try:
             images, label = [inside(task, path) for path in entry["images"]], inside(task, entry["label"])
         except (KeyError, TypeError):
-            problems.append(Problem(name, "bad_dataset_json", "expected `images: [...]` and `label: ...` in `dataset`"))
+            problems.append(
+                Problem(
+                    name, "bad_dataset_json", "expected `images: [...]` and `label: ...` in each entry of `dataset`"
+                )
+            )
             continue
         known = tuple(path for path in images if path is not None and is_file(path))
         if not images or len(known) != len(images) or label is None or not is_file(label):
-            problems.append(Problem(name, "unpaired", "`dataset` names files that do not exist below the folder"))
+            problems.append(
+                Problem(
+                    name,
+                    "unpaired",
+                    "`dataset` of dataset.json names files that do not exist below the folder; correct it",
+                )
+            )
             continue
         cases.append(Case(name, name, known, label, None, posterior(task / "labelsTr", name)))
     return cases

@@ -9,10 +9,9 @@ from medcalib.data.geometry import Affine
 from medcalib.data.labels import LabelMap
 from medcalib.data.load import read_any
 from medcalib.data.nifti import is_nifti, read_header
-from medcalib.data.predictions.channels import Activation, channels_of
+from medcalib.data.predictions.channels import MAX_VALUES, Activation, channels_of
 from medcalib.data.predictions.grid import Grid
 from medcalib.data.predictions.placed import placed
-from medcalib.data.predictions.volumes import MAX_VALUES
 from medcalib.data.predictions.voxels import Voxels
 from medcalib.errors import DataError
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medcalib.data.labels import IGNORE, LabelMap
+from medcalib.data.nifti import read_header
 from medcalib.data.predictions.nnunet import code_of, description_of, own_names, reader_of
 from medcalib.errors import DataError
 from medcalib.files import read_json
 
 Activation = Literal["softmax", "logits", "sigmoid"]
 ACTIVATIONS = ("softmax", "logits", "sigmoid")
+MAX_VALUES = 1 << 40  # only against overflow: shapes are compared with the reference before anything is read
 SUFFIXES = (".nii.gz", ".nii", ".npz", ".npy")
 
 
@@ -107,9 +109,20 @@ def _undeclared(path: Path, configured: LabelMap | None) -> Channels:
     if configured is None:
         raise DataError(
             "missing_sidecar",
-            f"neither {path} nor a dataset.json of nnU-Net beside it names classes and codes; pass --config",
+            f"neither {path} nor a dataset.json of nnU-Net beside it names classes and codes; pass --config"
+            f"{_swapped(path)}",
         )
     return Channels(configured, configured.class_names, reader=reader_of(path.parent))
+
+
+def _swapped(sidecar: Path) -> str:
+    """A hint where the prediction is a label map."""
+    files = [path for path in (sidecar.with_suffix(ending) for ending in (".nii.gz", ".nii")) if path.is_file()]
+    try:
+        flat = bool(files) and len(read_header(files[0], max_voxels=MAX_VALUES).shape) == 3
+    except DataError:
+        return ""
+    return f" ({files[0].name} is a label map: are predictions and labels swapped?)" if flat else ""
 
 
 def _sidecar(path: Path) -> dict[str, Any] | None:
@@ -117,25 +130,43 @@ def _sidecar(path: Path) -> dict[str, Any] | None:
         return None
     meta = read_json(path)
     if not isinstance(meta, dict):
-        raise _bad(path, "it holds no mapping")
+        raise _bad(path, f"it holds a {type(meta).__name__}, not a mapping")
     return meta
 
 
 def _bad(path: Path, why: object) -> DataError:
-    return DataError("bad_sidecar", f"{path} describes no usable classes ({why}); correct it, or pass --config")
+    return DataError("bad_sidecar", f"{path} describes no usable classes: {why}; correct it, or pass --config")
+
+
+def _bad_option(path: Path, why: object) -> DataError:
+    return DataError("bad_sidecar", f"{path} cannot be used: {why}; correct it")
+
+
+def _lists(meta: dict[str, Any], key: str, example: str) -> list[Any]:
+    """A list of the sidecar. ValueError for what is none."""
+    if not isinstance(meta.get(key), list):
+        came = f"got {ascii(meta[key])[:60]}" if key in meta else "there is none"
+        raise ValueError(f"expected `{key}` such as {example}, {came}")
+    return list(meta[key])
 
 
 def _from_sidecar(path: Path, meta: dict[str, Any]) -> Channels:
     try:
-        codes = tuple(tuple(code_of(code) for code in group) for group in meta["codes"])
-        names, ignored = own_names(map(str, meta["class_names"])), meta.get("ignore_code")
+        groups = _lists(meta, "codes", "[[0], [1], [2, 3]]")
+        if not all(isinstance(group, list) for group in groups):
+            raise ValueError(f"expected `codes` such as [[0], [1], [2, 3]], got {ascii(groups)[:60]}")
+        codes = tuple(tuple(code_of(code) for code in group) for group in groups)
+        names = own_names(map(str, _lists(meta, "class_names", '["background", "tumor"]')))
+        ignored = meta.get("ignore_code")
         flat = [code for group in codes for code in group]
         if not 2 <= len(names) == len(codes) <= IGNORE or not all(codes) or len(set(flat)) < len(flat):
-            raise ValueError(f"{len(names)} names, {len(codes)} groups of codes, each code in one group")
+            raise ValueError(
+                f"`class_names` has {len(names)} and `codes` {len(codes)} entries; each class needs codes of its own"
+            )
         if 0 not in codes[0]:
-            raise ValueError("the first class must be the background, with code 0")
+            raise ValueError(f"the first class must be the background, with code 0, got {list(codes[0])}")
         label_map = LabelMap(names, codes, None if ignored is None else code_of(ignored))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise _bad(path, error) from error
     return _with_options(Channels(label_map, names), path, meta)
 
@@ -144,22 +175,32 @@ def _with_options(found: Channels, path: Path, meta: dict[str, Any]) -> Channels
     """`found` with what the sidecar says beside the classes."""
     activation, axes = meta.get("activation", found.activation), meta.get("axes")
     if activation not in (None, *ACTIVATIONS):
-        raise _bad(path, f"activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}")
+        raise _bad_option(path, f"expected `activation` of {', '.join(ACTIVATIONS)}, got {ascii(activation)[:40]}")
     if axes not in (None, "ijk", "kji"):
-        raise _bad(path, f"axes {axes!r}; expected ijk or kji")
+        raise _bad_option(path, f"expected `axes` ijk or kji, got {ascii(axes)[:40]}")
     try:
-        scale = float(meta.get("scale", 1.0))
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale {scale}")
+        scale = _scale(meta.get("scale", 1.0))
         found = replace(found, activation=activation, axes=axes, scale=scale, sidecar=True)
         return found if "groups" not in meta else _with_groups(found, meta["groups"])
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise _bad(path, error) from error
+    except ValueError as error:
+        raise _bad_option(path, error) from error
 
 
-def _with_groups(found: Channels, groups: dict[str, list[int]]) -> Channels:
+def _scale(value: Any) -> float:
+    try:
+        scale = float(value)
+    except (OverflowError, TypeError, ValueError):
+        scale = float("nan")
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"expected `scale` above 0, the stored value of probability 1, got {ascii(value)[:40]}")
+    return scale
+
+
+def _with_groups(found: Channels, groups: Any) -> Channels:
+    if not isinstance(groups, dict) or not all(isinstance(codes, list) for codes in groups.values()):
+        raise ValueError(f'expected `groups` such as {{"whole tumor": [1, 2, 4]}}, got {ascii(groups)[:60]}')
     if found.activation != "sigmoid":
-        raise ValueError(f"`groups` need activation sigmoid, not {found.activation}")
+        raise ValueError(f"`groups` need `activation` sigmoid, got {found.activation}")
     members = tuple(indices_of(found.label_map, [code_of(code) for code in codes]) for codes in groups.values())
     return replace(found, names=own_names(map(str, groups)), groups=members)
 

@@ -32,7 +32,8 @@ def judge(path: Path, found: Survey, voxels: Voxels, activation: Activation) -> 
     zero_probabilities, sums_off.
     """
     if found.not_finite:
-        raise DataError("not_finite", f"{path}: {_share(found.not_finite, found)} hold NaN or infinite values")
+        what = f"{_share(found.not_finite, found)} hold NaN or infinite values"
+        raise DataError("not_finite", f"{path}: {what}; predict the case again, in float32")
     if activation == "logits":
         return _judge_logits(path, found, voxels)
     if quantum(voxels) == 1 and found.high > 1:
@@ -69,7 +70,7 @@ def _outside(path: Path, found: Survey) -> DataError:
             f"{path}: values {span} in {where} cannot be probabilities; if they are logits, pass --logits or say "
             '"activation": "logits" in its sidecar',
         )
-    return DataError("out_of_range", f"{path}: {where} hold values outside [0, 1] ({span}); probabilities are needed")
+    return DataError("out_of_range", f"{path}: {where} hold values outside [0, 1] ({span}); export probabilities")
 
 
 def _judge_sums(path: Path, found: Survey, tolerance: float) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from medcalib.data.geometry import Affine
 from medcalib.data.nifti import is_nifti, read_header, stem
+from medcalib.data.predictions.channels import MAX_VALUES
 from medcalib.data.predictions.grid import Grid
-from medcalib.data.predictions.volumes import MAX_VALUES, mapped_voxels
+from medcalib.data.predictions.volumes import mapped_voxels
 from medcalib.data.predictions.voxels import Voxels
 from medcalib.errors import DataError
 
@@ -51,11 +52,8 @@ def class_files(prediction: Path, names: Sequence[str]) -> tuple[Path, ...]:
     best = max(schemes, key=len)
     missing = [name for k, name in enumerate(names) if k not in best]
     extra = f"; numbers above {len(names) - 1} have no class" if best.keys() - set(range(len(names))) else ""
-    raise DataError(
-        "channel_count",
-        f"{prediction}: no file for {', '.join(missing) or 'fewer classes'} among its class files; expected one file "
-        f"for each of {', '.join(names)}{extra}",
-    )
+    wrong = f"no file for {', '.join(missing)} among its class files" if missing else "more class files than classes"
+    raise DataError("channel_count", f"{prediction}: {wrong}; expected one file for each of {', '.join(names)}{extra}")
 
 
 def _complete(found: dict[int, list[Path]], names: Sequence[str]) -> bool:
@@ -84,7 +82,9 @@ def read_class_files(files: Sequence[Path], grid: Grid) -> tuple[Voxels, Affine,
         if len(header.shape) != 3:
             raise DataError("bad_shape", f"{path} has shape {header.shape}; a file of one class is 3-D")
         if header.shape != first.shape or not np.allclose(header.affine, first.affine, atol=1e-3):
-            raise DataError("affine_mismatch", f"{path} lies on another grid than {files[0].name}")
+            raise DataError(
+                "affine_mismatch", f"{path} lies on another grid than {files[0].name}; write all classes on one"
+            )
         if (header.slope, header.intercept, header.dtype) != (first.slope, first.intercept, first.dtype):
             raise DataError(
                 "mixed_types", f"{path} is stored as {header.dtype}, scaled by {header.slope:g}, {files[0].name} as "

@@ -24,7 +24,7 @@ class Grid:
 
     def place(self, affine: Affine, what: str) -> Place:
         """What flips or permutes an array with `affine` onto this grid, where affines prove that it lies there."""
-        return lambda array: on_same_grid(array, affine, self.affine, self.shape, what)
+        return lambda array: on_same_grid(array, affine, self.affine, self.shape, what, "the reference")
 
     def check(self, header: Header, what: str) -> None:
         """Raise `DataError` unless a volume lies on this grid, by its header alone: nothing is read or unpacked."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from medcalib.data.labels import LabelMap
 from medcalib.data.nifti import is_nifti, read_header, stem
 from medcalib.data.predictions.arrays import SEGMENTATIONS, label_map_beside
-from medcalib.data.predictions.channels import channels_of, prediction_stem, sidecar_of
+from medcalib.data.predictions.channels import MAX_VALUES, channels_of, prediction_stem, sidecar_of
 from medcalib.data.predictions.class_files import class_files
 from medcalib.data.predictions.nnunet import DATASET, PLANS, beside
-from medcalib.data.predictions.volumes import MAX_VALUES
 from medcalib.errors import DataError
+from medcalib.files import require_folder
 
 ARRAYS = (".npz", ".npy")
 
@@ -58,8 +58,7 @@ def input_files(prediction: Path, configured: LabelMap | None = None) -> tuple[P
 
 
 def _candidates(folder: Path, cases: Collection[str]) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise DataError("missing_folder", f"{folder} is no folder of predictions")
+    require_folder(folder, "predictions", "--predictions")
     known = frozenset(cases)
     found: dict[str, Counter[Path]] = {}
     for path in sorted(folder.iterdir()):

@@ -24,7 +24,7 @@ def as_logits(voxels: Voxels, activation: Activation, names: Sequence[str]) -> N
         raise DataError(
             "region_probabilities",
             f"the channels are independent regions ({', '.join(names)}); calibrators need probabilities of exclusive "
-            "classes",
+            "classes: predict with a softmax",
         )
     values = voxels.whole()
     if activation == "softmax":

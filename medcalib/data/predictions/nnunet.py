@@ -59,12 +59,16 @@ def description_of(folder: Path) -> Description | None:
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, dict):
         if path.parent == folder:
-            raise DataError("bad_dataset_json", f"{path} holds no mapping `labels`; pass a sidecar or correct it")
+            raise DataError(
+                "bad_dataset_json", f"{path} holds no mapping `labels` of names to codes; correct it, or pass --config"
+            )
         return None  # some other file of that name above the folder
     try:
         return _described(path, _codes_of(labels), content.get("regions_class_order"))
-    except (TypeError, ValueError) as error:
-        raise DataError("bad_dataset_json", f"{path} describes no usable classes: {error}") from error
+    except TypeError as error:
+        raise DataError("bad_dataset_json", f"{path} describes no usable classes; correct `labels`") from error
+    except ValueError as error:
+        raise DataError("bad_dataset_json", f"{path} describes no usable classes: {error}; correct it") from error
 
 
 def code_of(value: Any) -> int:
@@ -82,7 +86,7 @@ def own_names(names: Iterable[str]) -> tuple[str, ...]:
     """The names. ValueError unless each is printable text that no other has."""
     found = tuple(names)
     if len(set(found)) < len(found) or not all(name.strip() and name.isprintable() for name in found):
-        raise ValueError("each needs a printable name of its own")
+        raise ValueError(f"each needs a printable name of its own, got {ascii(found)[:80]}")
     return found
 
 
@@ -97,7 +101,7 @@ def _described(path: Path, codes_of: dict[str, tuple[int, ...]], order: Any) -> 
     own_names(codes_of)
     ignored = codes_of.pop("ignore", None)
     if not all(codes_of.values()) or ignored == ():
-        raise ValueError("every label needs a code")
+        raise ValueError(f"every label needs a code, got {codes_of}")
     ignore_code = None if ignored is None else ignored[0]
     codes = sorted({code for codes in codes_of.values() for code in codes})
     if codes[:1] != [0] or not 2 <= len(codes) <= IGNORE or codes != list(range(len(codes))):
@@ -112,6 +116,8 @@ def _described(path: Path, codes_of: dict[str, tuple[int, ...]], order: Any) -> 
         tuple(single.get(code, f"label {code}") for code in codes), tuple((c,) for c in codes), ignore_code
     )
     regions = {name: tuple(sorted(set(group))) for name, group in codes_of.items() if set(group) != {0}}
+    if not isinstance(order or [], list):
+        raise ValueError(f"expected `regions_class_order` such as [1, 2, 3], got {ascii(order)[:60]}")
     painted = tuple(map(code_of, order or ()))
     if painted and (len(painted) != len(regions) or not set(painted) <= set(codes)):
         raise ValueError(f"regions_class_order {list(painted)} does not fit the {len(regions)} regions")

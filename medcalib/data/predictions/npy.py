@@ -56,13 +56,13 @@ def array_header(stream: BinaryIO, what: str) -> ArrayHeader:
             version = np.lib.format.read_magic(start)
             shape, fortran, dtype = _HEADER_READERS[version](start)
     except _PARSER_ERRORS as error:
-        raise DataError("not_npy", f"{what} holds no readable array header: {error}") from error
+        raise DataError("not_npy", f"{what} holds no readable array header; save it again with numpy.save") from error
     if dtype.hasobject:
         raise DataError(
             "pickled_array", f"{what} holds Python objects (a pickle), which are never loaded; save a plain array"
         )
     if dtype.kind not in "fiub":
-        raise DataError("bad_dtype", f"{what} stores {dtype} values; real floats or integers are needed")
+        raise DataError("bad_dtype", f"{what} stores {dtype} values; real floats or integers are needed: convert it")
     if len(shape) != 4 or any(n < 1 for n in shape):
         raise DataError("bad_shape", f"{what} has shape {shape}; expected 4-D, the channels first")
     return ArrayHeader(tuple(map(int, shape)), dtype, fortran, start.tell())

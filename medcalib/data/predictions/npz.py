@@ -47,7 +47,7 @@ def npz_member(path: Path) -> Member:
             shown = ", ".join(ascii(name.removesuffix(".npy")[:40]) for name in sorted(names)[:8]) or "nothing"
             raise DataError(
                 "npz_keys",
-                f"{path} holds {shown}; expected exactly one array `probabilities` (nnU-Net 2) or `softmax` (1)",
+                f"{path} holds {shown}; expected one array `probabilities` (nnU-Net 2) or `softmax` (1)",
             )
         info = archive.getinfo(f"{found[0]}.npy")
         if info.flag_bits & 1:
@@ -58,7 +58,7 @@ def npz_member(path: Path) -> Member:
         raise DataError(
             "size_mismatch",
             f"{path} says that its array has {info.file_size:,} bytes, the array's header says "
-            f"{header.offset + header.nbytes:,}; it is damaged or no honest file",
+            f"{header.offset + header.nbytes:,}; it is damaged: save it again",
         )
     return Member(found[0], info.filename, header)
 

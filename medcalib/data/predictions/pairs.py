@@ -12,7 +12,7 @@ from medcalib.data.predictions.channels import Channels, channels_of
 from medcalib.data.predictions.compared import Pair
 from medcalib.data.predictions.listing import find_predictions, list_predictions
 from medcalib.errors import DataError
-from medcalib.files import check_case_id, read_json, twins
+from medcalib.files import check_case_id, read_json, require_folder, twins
 
 INDEX = "predictions.json"  # which cases were to be predicted, by what
 
@@ -28,17 +28,18 @@ def expected_cases(folder: Path, references: Mapping[str, Case], *, flat: bool) 
         try:
             return {str(case) for case in read_json(folder / INDEX)["cases"]}, "index"
         except (KeyError, TypeError) as error:
-            raise DataError("bad_index", f"{folder / INDEX} holds no list `cases` ({error})") from error
+            raise DataError("bad_index", f"{folder / INDEX} holds no list `cases`; delete or correct it") from error
     return (set(references), "labels") if flat else (set(list_predictions(folder, references)), "predictions")
 
 
 def flat_references(labels: Path) -> dict[str, Case]:
     """References of a flat folder `<case>.nii.gz` (posteriors of phantoms beside them)."""
-    if not labels.is_dir():
-        raise DataError("missing_folder", f"{labels} is no folder of labels")
+    require_folder(labels, "labels", "--labels")
     files = {stem(path): path for path in sorted(labels.iterdir()) if path.is_file() and is_nifti(path)}
     if not files:
-        raise DataError("no_labels", f"{labels} holds no <case>.nii.gz; for a dataset's own folder pass --config")
+        endings = sorted({path.suffix for path in labels.iterdir() if path.is_file() and path.suffix})
+        seen = f" (but {', '.join(endings[:4])}: convert them to NIfTI)" if endings else ""
+        raise DataError("no_labels", f"{labels} holds no <case>.nii.gz{seen}; for a dataset's own folder pass --config")
     return {
         name: Case(name, name, (), path, None, files.get(f"{name}_posterior"))
         for name, path in files.items()
@@ -82,7 +83,7 @@ def pair_up(
                 raise DataError("duplicate_case_id", f"the case id differs from {alike[name]} in letter case alone")
             if name in ambiguous:
                 raise ambiguous[name]
-            pairs.append(_paired(name, predictions, references))
+            pairs.append(_paired(name, predictions, references, folder))
         except DataError as error:
             refused.append(_refusal(name, error))
     return pairs, refused
@@ -96,13 +97,35 @@ def without_folders(message: str, *folders: Path) -> str:
     return message
 
 
-def _paired(name: str, predictions: Mapping[str, Path], references: Mapping[str, Case]) -> Pair:
+def _paired(name: str, predictions: Mapping[str, Path], references: Mapping[str, Case], folder: Path) -> Pair:
     check_case_id(name)
     if name not in predictions:
-        raise DataError("missing_prediction", f"no prediction {name}.nii.gz, .npz, .npy or set of class files")
-    if name not in references or references[name].label is None:
-        raise DataError("missing_reference", "no reference label for this prediction")
+        what = f"no prediction {name}.nii.gz, .npz, .npy or set of class files"
+        raise DataError("missing_prediction", what + (_like(name, predictions) or _nothing(folder, predictions)))
+    if name not in references:
+        hint = _like(name, references) or "; a prediction and its label bear one name, <case>"
+        raise DataError("missing_reference", f"no reference label for this prediction{hint}")
+    if references[name].label is None:
+        raise DataError("missing_reference", "no reference label for this prediction: the dataset has an image alone")
     return Pair(references[name], predictions[name])
+
+
+def _like(name: str, others: Iterable[str]) -> str:
+    """A hint at a name that differs by an ending alone, such as `<case>_gt`."""
+    near = [
+        o
+        for o in others
+        if o != name and (o.startswith((f"{name}_", f"{name}.")) or name.startswith((f"{o}_", f"{o}.")))
+    ]
+    return f"; there is {min(near)}: name both alike, <case>" if near else ""
+
+
+def _nothing(folder: Path, predictions: Mapping[str, Path]) -> str:
+    """A hint where not one prediction is there."""
+    if predictions:
+        return ""
+    run = (folder / "config.yaml").is_file()
+    return f"; {folder} is a run: `predict` it first" if run else f"; {folder} holds no prediction at all"
 
 
 def _refusal(name: str, error: DataError) -> dict[str, str]:

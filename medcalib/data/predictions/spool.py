@@ -93,7 +93,9 @@ def _write(file: BinaryIO, piece: Any, what: str, size: int) -> None:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _full(what, size) from error
-        raise DataError("no_temporary_file", f"{what}: the temporary file cannot be written: {error}") from error
+        raise DataError(
+            "no_temporary_file", f"{what}: the temporary file cannot be written: {error.strerror}"
+        ) from error
 
 
 def _full(what: str, size: int) -> DataError:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from medcalib.data.nifti import TRAILING_BYTES, copy_voxels, read_header
 from medcalib.data.nifti_header import Header
+from medcalib.data.predictions.channels import MAX_VALUES
 from medcalib.data.predictions.spool import Sink, spooled
 from medcalib.data.predictions.voxels import Mapped, Voxels, one_file
 from medcalib.errors import DataError
-
-MAX_VALUES = 1 << 40  # only against overflow: shapes are compared with the reference before anything is read
 
 
 def volume_header(path: Path, names: Sequence[str]) -> Header:
@@ -57,7 +56,7 @@ def mapped_voxels(path: Path, header: Header) -> tuple[Mapped, NDArray[Any]]:
         if size < expected:
             raise DataError("truncated", f"{path} has {size:,} of {expected:,} bytes; copy it again")
         if size > expected + TRAILING_BYTES:
-            raise DataError("trailing_data", f"{path} holds more data than its header declares")
+            raise DataError("trailing_data", f"{path} holds more data than its header declares; write it again")
         with path.open("rb") as stream:
             mapped = Mapped(cast(BinaryIO, stream), expected)
     except OSError as error:

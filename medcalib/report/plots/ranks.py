@@ -23,6 +23,7 @@ def plot_mean_ranks(
 ) -> Axes:
     """Methods at their mean rank, 1 (best) on the left; `alike`: sets of methods that a bar joins.
 
+    `mean_ranks` by name of the method; `critical_difference` in ranks, as `medcalib.metrics.ranks` gives it.
     Read from it: two methods not joined by a bar differ by more than the critical difference, drawn on top.
     Reference: J. Demsar, JMLR 7, 2006, figure 1.
     """
