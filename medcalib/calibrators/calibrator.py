@@ -160,9 +160,11 @@ def described(meta: dict[str, Any]) -> dict[str, str]:
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and parameters of a saved calibrator; nothing in the file is executed."""
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, no saved calibrator; name the file that `calibrate` wrote")
     if not path.is_file():
-        came = "is a folder" if path.is_dir() else "does not exist" if not path.exists() else "is no regular file"
-        raise CheckpointError(f"{path} {came}, no saved calibrator; name the file that `calibrate` wrote")
+        came = "no regular file" if path.exists() else "missing"
+        raise CheckpointError(f"{path} is no saved calibrator: it is {came}; name the file that `calibrate` wrote")
     try:
         with safe_open(path, framework="pt") as stored:
             meta = json.loads((stored.metadata() or {}).get(_KEY, ""))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 ACTIVATIONS = ("softmax", "logits", "sigmoid")
 
@@ -50,7 +49,7 @@ def _check_names(class_names: Sequence[str], composites: Mapping[str, Sequence[i
     if twice:
         raise ValueError(f"class_names names {twice[0]!r} twice; give each class a name of its own")
     for name, members in composites.items():
-        if not all(isinstance(k, Integral) and 0 <= k < len(class_names) for k in members):
+        if not all(hasattr(k, "__index__") and 0 <= k < len(class_names) for k in members):
             raise ValueError(
                 f"composite {name!r} must list classes by their numbers in 0..{len(class_names) - 1}, got {members}"
             )

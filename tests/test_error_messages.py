@@ -285,7 +285,7 @@ def test_a_file_that_is_no_calibrator_is_told_without_python(tmp_path: Path, met
     with pytest.raises(CheckpointError) as caught:
         calibrators.load(tmp_path / "x.safetensors")
     assert words in str(caught.value)
-    with pytest.raises(CheckpointError, match="does not exist, no saved calibrator; name the file"):
+    with pytest.raises(CheckpointError, match="is no saved calibrator: it is missing; name the file"):
         calibrators.load(tmp_path / "absent.safetensors")
 
 
