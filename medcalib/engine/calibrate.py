@@ -46,7 +46,7 @@ SPLIT = "val"
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What is fitted: method, its options, what is used of each case, and in how many parts patients are cross-fitted.
+    """What is fitted: method, its options, `sampling` of each case, in how many parts patients are cross-fitted.
 
     folds 0: no cross-fitting.
     """

@@ -43,7 +43,7 @@ def predict(
     `weights`: "best" by validation Dice, or "last" (see `load_model`).
     `calibrator` is a file that `calibrate` wrote for this run; cases of patients that it was fitted on are refused,
     unless it was cross-fitted: then each is repaired by the fit that has not seen the patient. A case whose files are
-    refused is recorded with its reason, the others go on.
+    refused is recorded with its reason, the others go on. Raises `ConfigError` for an `out` that is read from.
     """
     config = open_run(run, data)
     if any(same_place(out, source) for source in (run, config.root)):

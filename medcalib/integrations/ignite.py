@@ -31,7 +31,8 @@ class ObjectiveHandler:
 
     logits `pred` (B, C, *S) and `label` (B, 1, *S), (B, *S) or one-hot (B, C, *S). In the trainer the
     `ValidationHandler` must stand before the `CheckpointSaver`, or what is saved lacks the last update. Not for a plain
-    ignite engine, which has no event between its forward pass and the end of an iteration.
+    ignite engine, which has no event between its forward pass and the end of an iteration. Raises ValueError for
+    anything but an objective.
     """
 
     def __init__(self, objective: Learner) -> None:
@@ -43,7 +44,7 @@ class ObjectiveHandler:
         self.objective = objective
 
     def attach(self, engine: Any) -> None:
-        """Register with an evaluator of `monai.engines`. Raises `MissingExtraError` without ignite."""
+        """Register with an evaluator of `monai.engines`. Raises `MissingExtraError` without ignite, ValueError for another engine."""
         _need_ignite()
         from ignite.engine import Events
         from monai.engines import IterationEvents, Workflow

@@ -142,13 +142,16 @@ class CalibrationCounts:
         return self.truth_hi is not None
 
     def voxels(self, channel: int = 0) -> int:
-        """Number of voxels counted."""
+        """Number of voxels counted. Raises ValueError for a channel that is not there."""
         return int(self.n[self._row(channel)].sum())
 
     def reliability(
         self, channel: int = 0, *, bins: int = 15, edges: Edges = "right", true: bool = False
     ) -> Reliability:
-        """Voxels, summed confidence and summed hits of each equal-width bin; `true` takes the posterior for hits."""
+        """Voxels, summed confidence and summed hits of each equal-width bin; `true` takes the posterior for hits.
+
+        Raises ValueError for a channel that is not there.
+        """
         row = self._row(channel)
         return self._grouped(slice(row, row + 1), bins, edges, true).row(0)
 

@@ -80,7 +80,7 @@ def near_surface(
 
 
 def check_spacing(spacing_mm: Sequence[float], shape: Sequence[int]) -> None:
-    """Refuse sizes of voxels that are not one positive number of mm for each axis of labels (*S): ValueError."""
+    """Refuse sizes of voxels that are not one positive number of mm for each axis of labels of `shape`: ValueError."""
     if len(spacing_mm) != len(shape):
         raise ValueError(
             f"expected spacing_mm with {len(shape)} numbers, one for each axis of labels {tuple(shape)} (which have "

@@ -65,7 +65,8 @@ def surface_dice(
     Shapes: predicted (i, j, k) bool, reference (i, j, k) bool. NaN when both masks are empty, 0 when one is, as Dice.
     Voxels of the surface are counted (MONAI without subvoxels).
 
-    Reference: S. Nikolov et al., J. Medical Internet Research 2021 (surface Dice).
+    Reference: S. Nikolov et al., J. Medical Internet Research 2021 (surface Dice). Raises ValueError for masks of other
+    shapes and for a spacing that is none.
     """
     from monai.metrics import compute_surface_dice
 
