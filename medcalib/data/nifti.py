@@ -85,7 +85,7 @@ class About:
 def write_volume(path: Path, array: NDArray[Any], affine: NDArray[np.float64], about: About | None = None) -> None:
     """Write `array` (i, j, k[, channel]) atomically with a fresh header: sform = qform, mm, no text but `about`.
 
-    Raises OSError where `path` cannot be written, ValueError for an array that is no volume.
+    Raises OSError where `path` cannot be written.
     """
     array = np.asarray(array)
     with volume_writer(path, array.shape, array.dtype, affine, about) as append:

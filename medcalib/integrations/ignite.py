@@ -44,7 +44,10 @@ class ObjectiveHandler:
         self.objective = objective
 
     def attach(self, engine: Any) -> None:
-        """Register with an evaluator of `monai.engines`. Raises `MissingExtraError` without ignite, ValueError for another engine."""
+        """Register with an evaluator of `monai.engines`.
+
+        Raises `MissingExtraError` without ignite, ValueError for another engine.
+        """
         _need_ignite()
         from ignite.engine import Events
         from monai.engines import IterationEvents, Workflow

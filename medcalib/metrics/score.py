@@ -57,7 +57,7 @@ def score_case(
 
     `composites` names unions of classes, such as {"WT": (1, 2, 3)}: their probabilities are added.
     `labelled_classes` lists the classes annotated in this case; scores of the others, and those of the top label
-    when any is missing, are left out. masks: by name (*S) bool, are scored as regions. `case_id`, `patient_id` (the
+    when any is missing, are left out. masks (*S) bool, by name, are scored as regions. `case_id`, `patient_id` (the
     case's own where None) and `class_names` (background first) describe the case. `posterior` (C, *S) is the known
     class distribution. `distances`: compute HD95 and surface Dice, the latter within `surface_tolerance_mm`;
     `boundary_mm` is half the width of the region `boundary`. `warnings` and `inputs` are kept with the scores as they
