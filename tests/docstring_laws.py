@@ -28,7 +28,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 WHOLE = ("losses", "metrics", "calibrators", "ops", "integrations")  # small parts that people copy and read
 SELF = {"self", "cls", "ax", "args", "kwargs"}
-SHAPE = re.compile(r"\((?:[^()]*,[^()]*|[A-Z]\w*|\.\.\.)?\)|any shape")
+SHAPE = re.compile(r"\((?:[^()]*,[^()]*|\*?[A-Z]\w*|\.\.\.)?\)|any shape")
 RAISED = re.compile(r"\b(\w*Error|ValueError)\b")
 
 
