@@ -69,8 +69,8 @@ def guarded(function: Command) -> Callable[..., None]:
         except OSError as error:  # an unwritable folder, a full disk, a folder that is already there
             if isinstance(error, BrokenPipeError):
                 raise
-            told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-            typer.echo(printable(f"error: {told}"), err=True)
+            named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            typer.echo(printable(f"error: {named}"), err=True)
             code = Exit.USAGE
         if code:
             raise typer.Exit(int(code))
