@@ -1,6 +1,6 @@
-"""Writes the tables of docs/results/methods.md from the CSV files beside them.
+"""Writes the tables of docs/results/methods.md and hearts.md from the CSV files beside them.
 
-python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh wrote; its CSV files are taken over first
+python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh and acdc.sh wrote; its CSV files are taken over first
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "results"
-PAGES, NUMBERS = (RESULTS / "methods.md",), RESULTS / "methods"
-STUDIES = {"": "main"}  # prefix of the files of numbers: folder of the comparison
+PAGES, NUMBERS = (RESULTS / "methods.md", RESULTS / "hearts.md"), RESULTS / "methods"
+STUDIES = {"": "main", "acdc_": "acdc"}  # prefix of the files of numbers: folder of the comparison
 TAKEN = {"search.csv": "search/cells.csv"}
 TAKEN |= {f"{study}{name}.csv": f"{STUDIES[study]}/{name}.csv" for study in STUDIES for name in ("cells", "table")}
 COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
@@ -104,6 +104,10 @@ TABLES = {
     "plain": lambda: main_table("none"),
     "temperature": lambda: main_table("temperature"),
     "focal_temperature": lambda: main_table("focal_temperature"),
+    "acdc_plain": lambda: main_table("none", "acdc_"),
+    "acdc_temperature": lambda: main_table("temperature", "acdc_"),
+    "acdc_against_ce": lambda: differences_table("ce", "acdc_"),
+    "acdc_against_dice_ce": lambda: differences_table("dice_ce", "acdc_"),
 }
 
 
