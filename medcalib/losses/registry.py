@@ -151,14 +151,14 @@ RECIPES: dict[str, Recipe] = {
         0.1,
         "CE + w mean_k |tau_k - z_k|, tau = class proportions of the window",
         ("murugesan2023nacl", "murugesan2024nacl"),
-        note=f"{_STUDY} weight 0.1 made it underconfident; start with 0.03",
+        note=f"{_STUDY} weight 0.1 made it underconfident; start with 0.01 to 0.03",
     ),
     "crac": Recipe(
         (CE, "crac"),
         1.0,
         "CE + w mean_k,r P(h_k; lam_kr, rho_kr), h_k = |m_r tau_k - z_k|, r = boundary (m=1), interior (m=margin)",
         ("murugesan2024crac",),
-        note=f"{_STUDY} the default made it underconfident; start with rho 0.01, or margin 8",
+        note=f"{_STUDY} the default made it underconfident; start with margin 8 and rho 0.01",
     ),
     "sdc": Recipe(
         (CE, "sdc"),

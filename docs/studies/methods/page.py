@@ -14,8 +14,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "results"
 PAGES, NUMBERS = (RESULTS / "methods.md", RESULTS / "hearts.md"), RESULTS / "methods"
-STUDIES = {"": "main", "acdc_": "acdc"}  # prefix of the files of numbers: folder of the comparison
-TAKEN = {"search.csv": "search/cells.csv"}
+STUDIES = {"": "main", "acdc_": "acdc", "mild_": "mild"}  # prefix of the files of numbers: folder of the comparison
+TAKEN = {"search.csv": "search/cells.csv", "mild_search.csv": "mild_search/cells.csv"}
 TAKEN |= {f"{study}{name}.csv": f"{STUDIES[study]}/{name}.csv" for study in STUDIES for name in ("cells", "table")}
 COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
 COLUMNS = {
@@ -104,6 +104,10 @@ TABLES = {
     "plain": lambda: main_table("none"),
     "temperature": lambda: main_table("temperature"),
     "focal_temperature": lambda: main_table("focal_temperature"),
+    "mild_search": lambda: search_table("mild_"),
+    "mild_plain": lambda: main_table("none", "mild_"),
+    "mild_against_ce": lambda: differences_table("ce", "mild_"),
+    "mild_against_dice_ce": lambda: differences_table("dice_ce", "mild_"),
     "acdc_plain": lambda: main_table("none", "acdc_"),
     "acdc_temperature": lambda: main_table("temperature", "acdc_"),
     "acdc_against_ce": lambda: differences_table("ce", "acdc_"),
