@@ -67,7 +67,7 @@ def score_case(
     labels = checked_labels(labels, len(class_names), ignore_index)
     masks = checked_masks(masks or {}, labels.shape, (*REGIONS, *CASE_KEYS))
     names = _region_names(regions)
-    spacing = (1.0,) * labels.ndim if spacing_mm == (1.0, 1.0, 1.0) else spacing_mm
+    spacing = spacing_mm[: labels.ndim] if spacing_mm == (1.0, 1.0, 1.0) else spacing_mm
     check_spacing(spacing, labels.shape)
     near = near_surface(labels, spacing, boundary_mm, ignore_index) if "boundary" in names else None
     case = Case(labels, channels, activation, names, masks, near, posterior, ignore_index)

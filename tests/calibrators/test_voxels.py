@@ -77,7 +77,7 @@ def test_a_sample_is_drawn_evenly_without_replacement_and_with_its_groups() -> N
         (lambda z, y: (z.long(), y), "floating logits"),
         (lambda z, y: (z, y[:-1]), r"expected labels \(200,\), got \(199,\)"),
         (lambda z, y: (z, y.double()), "integer type"),
-        (lambda z, y: (z, y + 1), r"0\.\.3; leave ignored voxels out by `mask`"),
+        (lambda z, y: (z, y + 1), r"0\.\.3, got 1\.\.4; leave ignored voxels out by `mask`"),
         (lambda z, y: (z, y - 1), r"0\.\.3"),
         (lambda z, y: (torch.full_like(z, torch.inf), y), "finite"),
         (lambda z, y: (z * torch.nan, y), "finite"),

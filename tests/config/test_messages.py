@@ -55,7 +55,7 @@ TOP = "known: name, data, split, preprocess, augment, model, loss, train, predic
         ("loss:", "6:1: loss: expected a name, or a mapping with the key `name`, got null"),
         ("loss: [ce]", '6:1: loss: expected a name, or a mapping with the key `name`, got ["ce"]'),
         ("loss: {name: custom}", "6:1: loss.terms: is required, but missing"),
-        ("loss: {name: custom, terms: []}", "6:1: loss: an objective needs at least one term"),
+        ("loss: {name: custom, terms: []}", "6:1: loss: an objective needs at least one term, got none"),
         (
             "loss: {name: custom, terms: [{term: cross_entropy}, {term: focal}]}",
             "6:1: loss: cross_entropy and focal are both likelihoods; keep one of them",
@@ -218,7 +218,10 @@ def test_data_that_contradicts_itself_is_refused(tmp_path: Path, entry: str, exp
     [
         ("acdcc", "3:3: data.layout: unknown name 'acdcc'; did you mean 'acdc'?"),
         ("{name: acdc, phases: [ED, EX]}", "3:37: data.layout.phases[1]: expected one of ED, ES, got text 'EX'"),
-        ("{name: files, patient: 'a'}", "3:25: data.layout.patient: patient needs one group in parentheses, got 'a'"),
+        (
+            "{name: files, patient: 'a'}",
+            "3:25: data.layout.patient: patient needs one group in parentheses, such as (sub-[0-9]+)_.*, got 'a'",
+        ),
         (
             "{name: flare, labelled_classes: {c1: [RV, livr]}}",
             "3:44: data.layout.labelled_classes.c1: expected names of classes (background, RV, MYO), got livr",

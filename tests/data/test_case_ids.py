@@ -133,7 +133,7 @@ def test_a_dataset_with_one_id_twice_is_not_scored(folder: Path) -> None:
     pair = ["--predictions", folder / "predictions", "--labels", data, "--config", "brats"]
     code, text = run("score", *pair, "--out", folder / "out")
     assert code == 3
-    assert "the case id is also that of a [duplicate_case_id]" in text
+    assert "the case id is also that of a, letter case apart; rename one [duplicate_case_id]" in text
 
 
 @pytest.mark.fault(16)

@@ -81,7 +81,7 @@ def test_an_las_label_of_the_same_shape_is_refused_when_the_affines_contradict()
     las[1, 1] = 3.0  # runs away from the image instead of along it
     error = refusal(ARRAY, las, LPS)
     assert error.reason == "affine_mismatch"
-    assert "LAS against LPS" in str(error)
+    assert "(LAS, voxels of 2 x 3 x 5 mm against LPS" in str(error)
     assert "12.00 mm" in str(error)  # it covers y = 40..52 mm where the image covers 28..40
 
 

@@ -23,7 +23,7 @@ from medcalib.data.nifti import read_volume, write_volume
 from medcalib.engine.evaluate import evaluate
 from medcalib.engine.score_job import Job, Outcome, score_pair
 from medcalib.engine.shards import Shard
-from medcalib.errors import RefusedError
+from medcalib.errors import ConfigError, RefusedError
 from medcalib.metrics import CaseScores
 
 GOOD = [f"case_{k}" for k in range(8) if f"case_{k}" not in (BAD, UNPREDICTED)]
@@ -212,7 +212,7 @@ def test_an_output_that_cannot_be_written_is_named_before_any_work(
     shared: tuple[Path, Path, Path], tmp_path: Path, scored_now: list[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ConfigError, match="cannot be a folder: it, or one above it, is a file"):
         evaluate(*shared[:2], tmp_path / "file" / "scores")
     if os.geteuid():  # permissions do not hold for root
         (tmp_path / "locked").mkdir(mode=0o500)

@@ -69,7 +69,7 @@ def test_gradient_and_ignored_voxels(hyper: dict[str, object]) -> None:
 def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="margin must be positive"):
         losses.build("mbls", 3, margin=0.0)
-    with pytest.raises(ValueError, match="two_sided needs power=2"):
+    with pytest.raises(ValueError, match="two_sided=True needs power=2"):
         losses.build("mbls", 3, two_sided=True)
     with pytest.raises(ValueError, match="weight must be"):
         losses.build("mbls", 3, weight=-0.1)

@@ -284,7 +284,7 @@ def test_another_version_of_the_format_says_so(tmp_path: Path) -> None:
         arrays = {name: stored[name] for name in stored.files}
     meta = json.loads(arrays["meta"].tobytes()) | {"format": 999}
     np.savez(tmp_path / "x.npz", **arrays | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
-    with pytest.raises(DataError, match=f"format 999, this version reads {FORMAT}; score again"):
+    with pytest.raises(DataError, match=rf"format 999, this version reads {FORMAT}\); score again"):
         CaseScores.load(tmp_path / "x.npz")
 
 

@@ -209,8 +209,8 @@ def test_partial_labels_leave_out_groups_that_hold_an_unlabelled_class() -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"activation": "sigmoid"}, "groups belong to sigmoid channels"),
-        ({"groups": ((1,),)}, "groups belong to sigmoid channels"),
+        ({"activation": "sigmoid"}, "groups are for activation='sigmoid', which needs them"),
+        ({"groups": ((1,),)}, "groups are for activation='sigmoid', which needs them"),
         (
             {"posterior": torch.ones(4, 20, 24, 9)},
             r"expected a posterior of shape \(4, 20, 24, 10\), got \(4, 20, 24, 9\)",
