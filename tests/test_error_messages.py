@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from helpers import REPOSITORY
 from safetensors.torch import save_file
 
 import medcalib
@@ -31,7 +32,6 @@ from medcalib.data.transforms import Preprocess
 from medcalib.errors import CheckpointError, ConfigError, DataError
 from medcalib.files import read_json
 from medcalib.networks import NETWORKS
-from tests.helpers import REPOSITORY
 
 PACKAGE = Path(medcalib.__file__).parent
 PARTS = ("data", "config", "calibrators", "files.py", "options.py", "networks.py")

@@ -20,7 +20,7 @@ import medcalib
 from medcalib import distributed
 from medcalib.ops import backend
 
-_PACKAGES = ("torch", "monai", "numpy")
+_PACKAGES = ("monai", "numpy")
 _VALUED = ("--loss", "--set")  # options whose values say what was done, not where
 
 
@@ -52,6 +52,9 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Versions of what decides the numbers."""
     found: dict[str, str | None] = {"medcalib": medcalib.__version__, "python": platform.python_version()}
+    found |= {
+        "torch": str(torch.__version__)
+    }  # with its build, as in 2.11.0+cu130, which not all installed metadata names
     found |= {name: metadata.version(name) for name in _PACKAGES}
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None  # type: ignore[no-untyped-call]
     return found | {"cuda": torch.version.cuda, "cudnn": cudnn and str(cudnn), "driver": _driver()}
