@@ -52,9 +52,8 @@ def surroundings(device: torch.device) -> dict[str, Any]:
 def versions() -> dict[str, str | None]:
     """Versions of what decides the numbers."""
     found: dict[str, str | None] = {"medcalib": medcalib.__version__, "python": platform.python_version()}
-    found |= {
-        "torch": str(torch.__version__)
-    }  # with its build, as in 2.11.0+cu130, which not all installed metadata names
+    # torch with its build, as in 2.11.0+cu130: installed metadata may leave it out
+    found["torch"] = str(torch.__version__)
     found |= {name: metadata.version(name) for name in _PACKAGES}
     cudnn = torch.backends.cudnn.version() if torch.version.cuda else None  # type: ignore[no-untyped-call]
     return found | {"cuda": torch.version.cuda, "cudnn": cudnn and str(cudnn), "driver": _driver()}
