@@ -182,12 +182,12 @@ def _tell(fitted: Any, out: Path, refused: list[dict[str, str]], as_json: bool) 
     told = [key for key in facts["before"] if facts["region"] != "pred_foreground" or key in ("nll", "ece_all")]
     rows = [[key.replace("ece_all", "ece"), *(_number(facts[name][key]) for name in columns)] for key in told]
     typer.echo(f"fitted on {used}\n{table(rows, ['on the voxels of the fit', *columns])}")
-    for line in _advice(facts):
+    for line in _advice(facts, fitted.name):
         typer.echo(line, err=True)
     typer.echo(f"wrote {out}")
 
 
-def _advice(facts: dict[str, Any]) -> list[str]:
+def _advice(facts: dict[str, Any], method: str) -> list[str]:
     """What a reader of these numbers should know."""
     found, region = [], facts["region"]
     if region in ("foreground", "gt_foreground", "boundary"):
@@ -197,12 +197,18 @@ def _advice(facts: dict[str, Any]) -> list[str]:
         )
     honest = facts.get("held_out") or facts["after"]
     before, after = facts["before"]["ece_pred_foreground"], honest["ece_pred_foreground"]
-    if region == "all" and before is not None and after is not None and after > before:
-        found.append(
-            "the predicted foreground became worse: the fit is over all voxels, and most are background; consider "
-            "--method region_temperature or classwise_temperature, or --region pred_foreground"
-        )
+    if before is not None and after is not None and after > before:
+        found.append(f"the ECE of the predicted foreground became worse: {_remedy(region, method)}")
     return found
+
+
+def _remedy(region: str, method: str) -> str:
+    """What may help where a fit made the predicted foreground worse."""
+    if region == "pred_foreground":
+        return "the fit lowers the NLL, not the ECE; try another --method, and judge it on cases of neither side"
+    others = " or ".join(name for name in ("region_temperature", "classwise_temperature") if name != method)
+    few = "the fit is over all voxels, and most are background" if region == "all" else f"the fit is over {region}"
+    return f"{few}; consider --region pred_foreground, or --method {others}"
 
 
 def _number(value: float | None) -> str:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from medcalib import calibrators
 from medcalib.cli import app
+from medcalib.cli_calibrate import _advice
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,23 @@ def test_mistakes_end_with_2_and_say_what_to_do(arguments: list[str], words: str
     code, _, errors = run(*arguments)
     assert code == 2
     assert words in errors
+
+
+@pytest.mark.parametrize(
+    ("region", "method", "proposed", "not_proposed"),
+    [
+        ("all", "temperature", ["--region pred_foreground", "region_temperature or classwise_temperature"], []),
+        ("all", "classwise_temperature", ["--region pred_foreground", "region_temperature"], ["classwise"]),
+        ("boundary", "region_temperature", ["over boundary", "classwise_temperature"], ["region_temperature"]),
+        ("pred_foreground", "temperature", ["lowers the NLL"], ["--region"]),
+    ],
+)
+def test_a_fit_that_makes_the_foreground_worse_is_told_what_else_to_try(
+    region: str, method: str, proposed: list[str], not_proposed: list[str]
+) -> None:
+    facts = {"region": region, "before": {"ece_pred_foreground": 0.1}, "after": {"ece_pred_foreground": 0.2}}
+    text = _advice(facts, method)[-1]
+    assert text.startswith("the ECE of the predicted foreground became worse")
+    assert all(words in text for words in proposed)
+    assert not any(words in text for words in not_proposed)
+    assert "worse" not in " ".join(_advice({**facts, "held_out": {"ece_pred_foreground": 0.05}}, method))

@@ -25,6 +25,7 @@ from medcalib.engine import run as folder
 from medcalib.engine.checkpoint import Checkpoints
 from medcalib.engine.claim import claimed
 from medcalib.engine.execution import compiled, placed, reproducible
+from medcalib.engine.idle_terms import idle_terms
 from medcalib.engine.loader import EpochBatches, training_loader, validation_items
 from medcalib.engine.multiplier_line import multipliers
 from medcalib.engine.optimization import build_optimizer, build_scaler, build_schedule
@@ -95,7 +96,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, followers: Sequ
             log.info("%s is complete already: %d epochs", out, training.state.epoch)
         with training.status.recorded(), training.trackers.told_the_end(), reproducible(config.train):
             _run(training)
-    return folder.last_metrics(out)
+    line = folder.last_metrics(out)
+    for warning in idle_terms(line, config.loss.name) if distributed.is_main() else ():
+        log.warning(warning)
+    return line
 
 
 def _split(config: RunConfig, out: Path, resume: bool) -> Split:

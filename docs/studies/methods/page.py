@@ -1,6 +1,7 @@
 """Writes the tables of docs/results/methods.md and hearts.md from the CSV files beside them.
 
-python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh and acdc.sh wrote; its CSV files are taken over first
+python3 docs/studies/methods/page.py [RUN]      RUN: what run.sh, mild.sh and acdc.sh wrote; the CSV files of
+the studies that are there are taken over first
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parents[2] / "results"
 PAGES, NUMBERS = (RESULTS / "methods.md", RESULTS / "hearts.md"), RESULTS / "methods"
-STUDIES = {"": "main", "acdc_": "acdc", "mild_": "mild"}  # prefix of the files of numbers: folder of the comparison
+# prefix of the files of numbers: folder of the comparison
+STUDIES = {"": "main", "acdc_": "acdc", "acdc_long_": "acdc_long", "mild_": "mild"}
 TAKEN = {"search.csv": "search/cells.csv", "mild_search.csv": "mild_search/cells.csv"}
 TAKEN |= {f"{study}{name}.csv": f"{STUDIES[study]}/{name}.csv" for study in STUDIES for name in ("cells", "table")}
 COMPARED = {"Dice": "dice", "foreground": "ece/foreground", "pred_foreground": "ece/pred_foreground", "all": "ece/all"}
@@ -51,9 +53,10 @@ def search_table(study: str = "") -> list[list[str]]:
 
 def main_table(calibrator: str, study: str = "") -> list[list[str]]:
     """One row a method, on the test cases, repaired or not."""
-    head = ["method", "seeds", *COLUMNS]
     rows = [row for row in rows_of(f"{study}table.csv") if row["calibrator"] == calibrator and row["seeds_done"] != "0"]
-    return [head, *([row["method"], row["seeds_done"], *(_cell(row, name) for name in COLUMNS)] for row in rows)]
+    shown_ = [name for name, key in COLUMNS.items() if key in rows[0]]
+    head = ["method", "seeds", *shown_]
+    return [head, *([row["method"], row["seeds_done"], *(_cell(row, name) for name in shown_)] for row in rows)]
 
 
 def _cell(row: Row, name: str) -> str:
@@ -66,9 +69,10 @@ def _cell(row: Row, name: str) -> str:
 
 def differences_table(reference: str, study: str = "") -> list[list[str]]:
     """One row a method as trained: what it has more than the reference, with interval and Holm's p."""
-    head = ["method", *COMPARED]
+    rows = rows_of(f"{study}differences.csv")
+    head = ["method", *(name for name, key in COMPARED.items() if any(row["column"] == key for row in rows))]
     found: dict[str, list[str]] = {}
-    for row in rows_of(f"{study}differences.csv"):
+    for row in rows:
         if row["reference"] == reference:
             limits = f"[{_signed(row['low'])}, {_signed(row['high'])}]"
             clear = float(row["low"]) * float(row["high"]) > 0 and row["p_holm"] and float(row["p_holm"]) < 0.05
@@ -108,6 +112,9 @@ TABLES = {
     "mild_plain": lambda: main_table("none", "mild_"),
     "mild_against_ce": lambda: differences_table("ce", "mild_"),
     "mild_against_dice_ce": lambda: differences_table("dice_ce", "mild_"),
+    "acdc_long_plain": lambda: main_table("none", "acdc_long_"),
+    "acdc_long_temperature": lambda: main_table("temperature", "acdc_long_"),
+    "acdc_long_against_ce": lambda: differences_table("ce", "acdc_long_"),
     "acdc_plain": lambda: main_table("none", "acdc_"),
     "acdc_temperature": lambda: main_table("temperature", "acdc_"),
     "acdc_against_ce": lambda: differences_table("ce", "acdc_"),
@@ -135,9 +142,11 @@ def main() -> None:
     if len(sys.argv) > 1:
         run = Path(sys.argv[1])
         for name, source in TAKEN.items():
-            shutil.copyfile(run / source, NUMBERS / name)
+            if (run / source).exists():
+                shutil.copyfile(run / source, NUMBERS / name)
         for study, folder in STUDIES.items():
-            write_differences(run / folder / "results.json", study)
+            if (run / folder / "results.json").exists():
+                write_differences(run / folder / "results.json", study)
     for path in PAGES:
         path.write_text(page(path.read_text("utf-8")), encoding="utf-8")
 
