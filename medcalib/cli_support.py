@@ -14,6 +14,7 @@ import typer
 
 import medcalib
 from medcalib.errors import ConfigError, Exit, MedcalibError
+from medcalib.files import DISK_FULL
 from medcalib.plain import printable
 
 Command = Callable[..., "int | None"]
@@ -70,6 +71,8 @@ def guarded(function: Command) -> Callable[..., None]:
             if isinstance(error, BrokenPipeError):
                 raise
             named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            if error.errno in DISK_FULL:
+                named += "; free space there or choose another --out: what is finished is whole, nothing is half-written"
             typer.echo(printable(f"error: {named}"), err=True)
             code = Exit.USAGE
         if code:

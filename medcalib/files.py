@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from medcalib.errors import ConfigError, DataError
 
 CASE_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?\Z")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?\Z", re.IGNORECASE)
 
 
@@ -28,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved over it when the block ends without an error.
 
     The suffix of `path` is kept, since writers choose a format by it. Replacing a symbolic link replaces
-    the link; its target is never written.
+    the link; its target is never written. A disk that is full is an `OSError` with the name of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +39,10 @@ def atomic(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in DISK_FULL and error.filename is None:  # a write names no file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

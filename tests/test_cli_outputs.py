@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -167,3 +168,17 @@ def test_no_command_needs_a_home(made: Path, tmp_path: Path, home: str | None) -
     )  # fmt: skip
     assert json.loads(done.stdout.splitlines()[-1]) == ([0, 4, 4, 0] if home else [0, 0])
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "schema.json"
+    out.write_text("before")
+
+    def full(descriptor: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, errors = run("schema", "--out", out)
+    assert code == 2
+    assert errors.startswith(f"error: {out}: No space left on device; free space there or choose another --out")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
