@@ -72,7 +72,7 @@ def guarded(function: Command) -> Callable[..., None]:
                 raise
             named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
             if error.errno in DISK_FULL:
-                named += "; free space there or choose another --out: what is finished is whole, nothing is half-written"
+                named += "; free space there or choose another --out; what is finished is whole, nothing half-written"
             typer.echo(printable(f"error: {named}"), err=True)
             code = Exit.USAGE
         if code:

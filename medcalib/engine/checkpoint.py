@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -106,7 +107,11 @@ class Checkpoints:
                 torch.save(state, temporary)
                 digest = sha256(temporary)
         except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"{path} cannot be written: {error}; earlier checkpoints are intact") from error
+            free = shutil.disk_usage(path.parent).free / 2**20
+            raise CheckpointError(
+                f"{path} cannot be written, {free:,.0f} MiB are free there: {error}; earlier checkpoints are intact, "
+                "--resume goes on from the last one"
+            ) from error
         return {"file": name, "sha256": digest}
 
     def _load(self, entry: dict[str, Any]) -> dict[str, Any]:
