@@ -72,7 +72,7 @@ def out_of_reach(patients: int, comparisons: int) -> str:
         return f"With {patients} patients no test can reach p < {ALPHA:g}: every difference is left open."
     return (
         f"With {patients} patients and {comparisons} comparisons p_holm cannot be below {least:.3f}: "
-        "every difference is left open."
+        "these differences are left open."
     )
 
 

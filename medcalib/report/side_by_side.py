@@ -44,7 +44,7 @@ def comparison(methods: Sequence[Method]) -> list[str]:
     found = paired(ordered, pooled_ece(str(first.region)))
     shown = [pair for pair in found if pair[0] == 0 or len(known) <= ALL_PAIRS]
     told_pairs = "; ".join(f"{ordered[i].name} {told(found[i, j], ordered[j].name)}" for i, j in shown)
-    limit = out_of_reach(first.patients, len(found))
+    limit = out_of_reach(first.patients, sum(entry["p"] is not None for entry in found.values()) or 1)
     return [*said, f"Paired over {first.patients} patients: {told_pairs}.", *[limit] * bool(limit)]
 
 
