@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from medcalib.metrics.definitions import DEFINITIONS
 
 pytest.importorskip("mkdocs")
 sys.path.insert(0, str(REPOSITORY / "docs" / "site"))
+from mkdocs.config import load_config
+
 hook = pytest.importorskip("hook")
 docstrings = pytest.importorskip("docstrings")
 reference = pytest.importorskip("reference")
@@ -125,3 +128,17 @@ def test_the_site_builds_and_asks_no_network(tmp_path: Path) -> None:
     loaded = [word for page in built for word in page.read_text("utf-8").split() if word.startswith(("src=", "href="))]
     outside = [word for word in loaded if "//" in word and word.startswith('src="http')]
     assert not outside
+
+
+def test_commands_are_wrapped_and_printed_tables_are_not() -> None:
+    markdown = pytest.importorskip("markdown")
+    config = load_config(str(REPOSITORY / "mkdocs.yml"))
+    assert hook.on_config(config) is config
+    extensions = [name for name in config.markdown_extensions if name.startswith("pymdownx")]
+    text = "\n\n".join(f"```{name}\nx\n```" for name in ("bash", "sh", "text"))
+    page = markdown.markdown(text, extensions=extensions, extension_configs=config.mdx_configs)
+    shown = re.findall(r'<div class="language-(\w+) highlight">', page)
+    assert shown == ["bash", "sh", "text"]
+    style = (DOCS / "stylesheets" / "site.css").read_text("utf-8")
+    (rule,) = [line for line in style.splitlines() if "pre-wrap" in line]
+    assert [name for name in shown if f".language-{name}" in rule] == ["bash", "sh"]

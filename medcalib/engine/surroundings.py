@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import medcalib
 from medcalib import distributed
 from medcalib.ops import backend
 
+REMOVED = "…"
 _PACKAGES = ("monai", "numpy")
 _VALUED = ("--loss", "--set")  # options whose values say what was done, not where
 
@@ -60,26 +62,30 @@ def versions() -> dict[str, str | None]:
 
 
 def command(argv: Sequence[str]) -> list[str] | None:
-    """The subcommand and its options, with the values of --loss and --set but for those of `data` and `split`.
+    """The words of the command, with `…` for every value that could say where or who.
 
-    None where it was not the command line that called.
+    The values of --loss and --set stay but for those of `data` and `split`. None where it was not the command line
+    that called.
     """
     if Path(argv[0]).name.removesuffix(".exe") not in ("medcalib", "__main__.py"):
         return None
-    kept = [argument for argument in argv[1:2] if re.fullmatch("[a-z]+", argument)]
-    for position, argument in enumerate(argv):
+    kept = []
+    for before, argument in pairwise(argv):
         name, equals, value = argument.partition("=")
-        if not name.startswith("--"):
-            continue
-        kept.append(name)
-        if name in _VALUED:
-            kept.append(_value(value if equals else "".join(argv[position + 1 : position + 2])))
+        if name.startswith("--"):
+            kept += [name, _value(value) if name in _VALUED else REMOVED] if equals else [name]
+        elif before in _VALUED:
+            kept.append(_value(argument))
+        else:
+            kept.append(argument if not kept and re.fullmatch("[a-z]+", argument) else REMOVED)
     return kept
 
 
 def _value(text: str) -> str:
-    key = text.partition("=")[0]
-    return f"{key}=..." if key.startswith(("data", "split")) or re.search(r"[/\\~]", text) else text
+    key, equals, _ = text.partition("=")
+    if not key.startswith(("data", "split")) and not re.search(r"[/\\~]", text):
+        return text
+    return f"{key}={REMOVED}" if equals and not re.search(r"[/\\~]", key) else REMOVED
 
 
 def source(package: Path) -> dict[str, Any] | None:

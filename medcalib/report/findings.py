@@ -109,7 +109,7 @@ def gaps_of(method: Method) -> list[Gap]:
         return []
     regions = [] if method.binary else [(name, 0) for name in method.regions]
     classes = [(method.region, k) for k in range(2, len(method.cases[0].channels) + 1)]
-    return [Gap(row_name(f), f.gap, *f.gap_interval) for f in findings(method, [*regions, *classes])]
+    return [Gap(row_name(f), f.gap, *f.gap_interval, f.channel > 0) for f in findings(method, [*regions, *classes])]
 
 
 def row_name(finding: Finding) -> str:

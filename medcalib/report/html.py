@@ -11,11 +11,12 @@ from medcalib.errors import ConfigError
 from medcalib.files import require_writable, write_text
 from medcalib.metrics.definitions import DEFINITIONS
 from medcalib.report import page_figures
-from medcalib.report.content import Method, comparison, differences, ordered_regions, read_methods, tables
+from medcalib.report.content import Method, read_methods
 from medcalib.report.findings import EVIDENCE
 from medcalib.report.headlines import headline, span
 from medcalib.report.page_templates import environment, script_hash, template_text
 from medcalib.report.plots import case_ece
+from medcalib.report.side_by_side import comparison, legend, ordered_regions, tables
 from medcalib.report.viewers import viewers
 
 CASES = 3
@@ -56,7 +57,8 @@ def build_report(
         methods=methods,
         headlines=[headline(method) for method in methods],
         comparison=comparison(methods),
-        groups=[(name, list(rows)) for name, rows in tables(methods, differences(methods) == [])],
+        legend=legend(methods),
+        groups=[(name, list(rows)) for name, rows in tables(methods)],
         regions={k: v for m in methods for k, v in m.scores["settings"]["regions"].items()},
         protocols={k: v["definition"] for m in methods for k, v in m.scores.get("protocols", {}).items()},
         ordered=ordered_regions(methods),

@@ -28,6 +28,7 @@ CODE_COLORS = (
     (240, 228, 66),
 )
 NO_CODE_COLOR = (30, 30, 34)
+REGION_NAMES = ("background interior", "boundary", "foreground interior")  # codes 0, 1, 2 of the map of regions
 SIGNED = ("gap", "true_gap")
 
 
@@ -45,7 +46,9 @@ def map_png(kind: str, planes: Mapping[str, Plane], limits: tuple[float, float],
         return _error_png(planes, limits)
     if kind == "region":
         codes = np.nan_to_num(np.asarray(plane, np.float64)).astype(int)
-        return _png(np.where(codes > 0, (codes - 1) % len(CODE_COLORS) + 1, 0).astype(np.uint8), _palette(kind))
+        colors = np.where(codes > 0, (codes - 1) % len(CODE_COLORS) + 1, 0)
+        colors = np.where(codes == IGNORED, len(CODE_COLORS) + 1, colors)
+        return _png(colors.astype(np.uint8), _palette(kind))
     if kind in SIGNED:
         known = np.nan_to_num(np.asarray(plane, np.float64), nan=0.0)
         return _png(_levels(known, -GAP_RANGE, GAP_RANGE, top=254), _palette(kind))
@@ -61,6 +64,12 @@ def gray_png(plane: Plane, limits: tuple[float, float]) -> str:
 def color_bar(kind: str) -> str:
     """A 256 x 1 picture of the colors of a map, low to high, as a data URI."""
     return _png(np.arange(256, dtype=np.uint8)[None], _palette(kind))
+
+
+def region_colors() -> list[tuple[str, str]]:
+    """Name and color (`#rrggbb`) of each region of the map of regions."""
+    colors = (NO_CODE_COLOR, *CODE_COLORS)
+    return [(name, f"#{bytes(color).hex()}") for name, color in zip(REGION_NAMES, colors, strict=False)]
 
 
 def contour_path(picture: Plane) -> str:
@@ -105,7 +114,7 @@ def _palette(kind: str) -> list[int]:
         gray = np.repeat(np.arange(254, dtype=int)[:, None], 3, 1).ravel().tolist()
         return [*gray, *IGNORED_COLOR, *ERROR_COLOR]
     if kind == "region":
-        return [*NO_CODE_COLOR, *(part for color in CODE_COLORS for part in color)]
+        return [*NO_CODE_COLOR, *(part for color in CODE_COLORS for part in color), *IGNORED_COLOR]
     positions = np.arange(256) / 254 if kind in SIGNED else np.arange(256) / 255
     colors = colormaps["RdBu_r" if kind in SIGNED else "cividis"](np.clip(positions, 0, 1))
     flat: list[int] = np.rint(colors[:, :3] * 255).astype(int).ravel().tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def described(provenance: Mapping[str, Any]) -> dict[str, str]:
     commit = f"{source['commit'][:12]}{' and changes' if source['dirty'] else ''}" if source else "installed package"
     return {
         "started": f"{provenance['started']} (start {provenance['starts']} of this run)",
-        "command": " ".join(provenance["command"] or ["from Python"]),
+        "command": _command(provenance["command"]),
         "config": f"sha256 {provenance['config_sha256'][:16]}, seed {provenance['seed']}",
         "data": f"{data['files']} files, {data['bytes'] / 1e6:.1f} MB, {meaning}",
         "device": f"{host['device']}; {host['cpu']}, {host['cores']} cores, {host['system']}",
@@ -124,3 +124,10 @@ def described(provenance: Mapping[str, Any]) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "source": commit,
     }
+
+
+def _command(words: Sequence[str] | None) -> str:
+    """As `provenance.json` keeps it, where an ellipsis stands for a value that could name a place or a person."""
+    if not words:
+        return "from Python"
+    return " ".join(words) + (" (… is left out: it may name places or people)" if "…" in " ".join(words) else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,16 @@ LETTERS = {0: "SPIA", 1: "SLIR", 2: "ALPR"}  # top, right, bottom, left
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice: its index in the file, pictures by map (and `image`) as data URIs, and contours in half pixels."""
+    """One slice: its index in the file, pictures by map (and `image`) as data URIs, and contours in half pixels.
+
+    `missed` counts the voxels that are foreground in the reference and background in the prediction.
+    """
 
     index: int
     pictures: Mapping[str, str]
     reference: str
     predicted: str
+    missed: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ def case_slices(
     for at, planes in zip(picked, cut, strict=True):
         pictures = {name: display(plane, step, name) for name, plane in planes.items()}
         index = stored_index(affine, turned, axis, at)
-        slices.append(_slice(index, pictures, limits, scales or Scales()))
+        missed = int(((_known(planes["label"]) > 0) & (planes["prediction"] == 0)).sum())
+        slices.append(replace(_slice(index, pictures, limits, scales or Scales()), missed=missed))
     rows, columns = display(cut[0]["label"], step).shape
     mm = (edges[0] * step, edges[1] * step)
     half = (mm[0] / 2, mm[1] / 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medcalib.metrics.intervals import MIN_PATIENTS
 from medcalib.plain import one_line
 
 __all__ = ["score_text", "table"]
@@ -30,15 +31,32 @@ def score_text(scores: Mapping[str, Any]) -> str:
     lines += _warnings(scores["cases"])
     if not scores["n_scored"]:
         return "\n".join(lines)
-    settings = scores["settings"]
     lines += ["", _structures(scores["mean"]), "", _regions(scores), *_protocols(scores.get("protocols", {}))]
-    lines += [
-        "",
-        f"{settings['bins']} equal bins, edges {settings['edges']}; brackets: 95 % bootstrap over 3 or more patients;",
+    return "\n".join([*lines, "", *_notes(scores)])
+
+
+def _notes(scores: Mapping[str, Any]) -> list[str]:
+    """What the columns are."""
+    settings = scores["settings"]
+    independent = ["independent regions have no top label, so neither ECE nor gap;"]
+    return [
+        f"{settings['bins']} equal bins, edges {settings['edges']}; {_brackets(scores['cases'])};",
+        "volume errors: of the segmentation, and of the expected volume (sum of probabilities), minus the reference;",
         "CECE: mean of the classwise ECE, background included; gap: confidence minus accuracy, overconfident above 0;",
-        "independent regions have no top label, so neither ECE nor gap; the other scores, and definitions: scores.json",
+        *(independent if settings.get("independent_channels") else []),
+        "the other scores, and definitions: scores.json",
     ]
-    return "\n".join(lines)
+
+
+def _brackets(cases: Mapping[str, Any]) -> str:
+    """Over what the intervals are."""
+    patients = len({case["patient_id"] for case in cases.values()})
+    if patients < MIN_PATIENTS:
+        return f"no intervals: {patients} patient{'s' * (patients > 1)}, {MIN_PATIENTS} are needed"
+    if patients < len(cases):
+        return f"brackets: 95 % bootstrap over {patients} patients"
+    told = "each a patient of its own (without --config nothing says which belong together)"
+    return f"brackets: 95 % bootstrap over {patients} cases, {told}"
 
 
 def refusal_line(entry: Mapping[str, str]) -> str:
@@ -67,7 +85,7 @@ def _structures(mean: Mapping[str, Any]) -> str:
         row += [interval(mean.get("surface_dice", {}).get(name))]
         row += [number((volume.get(key) or {}).get("value"), 2, sign=True) for key in ("error", "expected_error")]
         rows.append([*row, str(dice["n"])])
-    header = ["class", "Dice", "HD95 mm", "surface Dice", "volume error ml", "of expected volume", "cases"]
+    header = ["class", "Dice", "HD95 mm", "surface Dice", "volume error ml", "expected-volume error ml", "cases"]
     return table(rows, header)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from medcalib.files import read_json
 from medcalib.report import plots, slices
 from medcalib.report.content import Method
-from medcalib.report.pictures import GAP_RANGE, Scales, color_bar
+from medcalib.report.pictures import GAP_RANGE, Scales, color_bar, region_colors
 from medcalib.report.slices import CaseSlices
 
 INDEX = "maps.json"
@@ -46,7 +46,8 @@ def viewers(methods: Sequence[Method], underlays: Mapping[str, Path], cases: int
     """
     folders = [m.maps for m in methods if m.maps]
     if not folders:
-        return {"viewers": [], "bars": {}, "scales": Scales(), "window": "", "gap_range": GAP_RANGE, "map_text": {}}
+        nothing: dict[str, Any] = {"viewers": [], "bars": {}, "region_colors": [], "map_text": {}}
+        return nothing | {"scales": Scales(), "window": "", "gap_range": GAP_RANGE}
     classes = max(*(len(m.scores["settings"]["classes"]) for m in methods), 2)
     scales = Scales(1 / classes)
     shown, edge = [], EDGE
@@ -63,6 +64,7 @@ def viewers(methods: Sequence[Method], underlays: Mapping[str, Path], cases: int
     return {
         "viewers": shown,
         "bars": {kind: color_bar(kind) for kind in ("confidence", "entropy", "gap", "true_gap") if kind in drawn},
+        "region_colors": region_colors() if "region" in drawn else [],
         "scales": scales,
         "window": f"in a window of {windows.pop():g} mm " if known else "",
         "gap_range": GAP_RANGE,

@@ -95,7 +95,7 @@ def test_it_names_neither_paths_nor_people(moved: RunConfig, tmp_path: Path, mon
     text = (tmp_path / "run" / "provenance.json").read_text()
     for secret in (str(tmp_path), str(moved.root), "jane", os.uname().nodename, f'"{getpass.getuser()}"'):
         assert secret not in text
-    assert content(tmp_path / "run")["starts"][0]["command"] == ["train", "--data"]
+    assert content(tmp_path / "run")["starts"][0]["command"] == ["train", "…", "--data", "…"]
 
 
 def test_the_hash_of_the_config_ignores_where_the_data_lie(tiny: RunConfig, moved: RunConfig) -> None:
@@ -179,12 +179,21 @@ def test_a_file_more_or_less_is_a_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "kept"),
     [
-        (["medcalib", "train", "acdc", "--loss", "mbls", "--resume"], ["train", "--loss", "mbls", "--resume"]),
-        (["medcalib", "train", "c", "--loss=mbls", "--data=/d"], ["train", "--loss", "mbls", "--data"]),
-        (["medcalib", "train", "c", "--set", "data.exclude=[jane]"], ["train", "--set", "data.exclude=..."]),
-        (["medcalib", "train", "c", "--set", "split.val=[jane]"], ["train", "--set", "split.val=..."]),
-        (["medcalib", "train", "c", "--set", "name=C:\\jane"], ["train", "--set", "name=..."]),
-        (["/jane/medcalib/__main__.py", "/jane"], []),
+        (["medcalib", "train", "acdc", "--loss", "mbls", "--resume"], ["train", "…", "--loss", "mbls", "--resume"]),
+        (["medcalib", "train", "c", "--loss=mbls", "--data=/d"], ["train", "…", "--loss", "mbls", "--data", "…"]),
+        (
+            ["medcalib", "train", "c", "--data", "d", "--loss", "ce", "--out", "r"],
+            ["train", "…", "--data", "…", "--loss", "ce", "--out", "…"],
+        ),
+        (["medcalib", "train", "c", "--set", "data.exclude=[jane]"], ["train", "…", "--set", "data.exclude=…"]),
+        (["medcalib", "train", "c", "--set", "split.val=[jane]"], ["train", "…", "--set", "split.val=…"]),
+        (["medcalib", "train", "c", "--set", "name=C:\\jane"], ["train", "…", "--set", "name=…"]),
+        (["medcalib", "train", "c", "--set", "train.epochs=3"], ["train", "…", "--set", "train.epochs=3"]),
+        (["medcalib", "train", "c", "--loss", "/home/jane"], ["train", "…", "--loss", "…"]),
+        (["medcalib", "train", "c", "--set", "/home/jane=1"], ["train", "…", "--set", "…"]),
+        (["medcalib", "train", "jane"], ["train", "…"]),
+        (["/jane/medcalib/__main__.py", "/jane"], ["…"]),
+        (["medcalib"], []),
         (["/jane/script.py", "train"], None),
         ([""], None),
     ],

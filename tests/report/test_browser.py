@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 from browser import Tab, find_browser
-from pages import EVIL, make
+from pages import EVIL, REGIONS, make
 
 from medcalib.report import build_report
 
@@ -62,6 +62,21 @@ def test_the_verdict_is_on_the_first_screen(tab: Tab, page: str) -> None:
     )
     assert len(places) == 3
     assert max(places) < 900
+
+
+def test_three_methods_fit_without_blank_or_scrolling(tab: Tab, tmp_path: Path) -> None:
+    regions = (*REGIONS, "pred_foreground", "boundary")
+    names = {"ce": 4.0, "ce + temperature": 2.5, "mbls": 1.9}
+    folders = [make(tmp_path / n, n, s, regions=regions, prefix="patient019_frame0") for n, s in names.items()]
+    tab.size(1300, 900)
+    tab.open(build_report(folders, tmp_path / "r.html").as_uri())
+    assert tab.run("document.querySelectorAll('#case-table th').length") == 14
+    assert tab.run("(t => t.scrollWidth <= t.clientWidth)(document.querySelector('#case-table').parentElement)")
+    corners = "[...document.querySelectorAll('.lead > *')].map(f => f.getBoundingClientRect()).map(r => [r.%s, r.%s])"
+    assert len({tuple(ends) for ends in tab.run(corners % ("top", "bottom"))}) == 1  # one row, as high
+    tab.size(820, 900)
+    first, *others = tab.run(corners % ("left", "right"))
+    assert first == [others[0][0], others[1][1]]  # above the two others, as wide
 
 
 def test_the_policy_refuses_other_scripts_and_requests(tab: Tab, page: str) -> None:

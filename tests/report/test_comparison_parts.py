@@ -8,7 +8,8 @@ from medcalib.report.comparison.fronts import pareto
 from medcalib.report.comparison.marks import places
 from medcalib.report.comparison.plan import Plan
 from medcalib.report.comparison.sweeps import sweep_values
-from medcalib.report.comparison.verdicts import judged, p_text, row_name
+from medcalib.report.comparison.verdicts import row_name
+from medcalib.report.paired import judged, out_of_reach, p_text, told
 
 pytest.importorskip("matplotlib")
 from matplotlib.text import Text
@@ -112,3 +113,25 @@ def test_a_sweep_over_decades_has_a_log_axis() -> None:
     assert plot_sweep("mbls.margin", [0, 10, 100], [("Dice", [series])]).get_xscale() == "linear"
     words = plot_sweep("nacl.norm", ["L1", "L2", "x"], [("Dice", [series])])
     assert [t.get_text() for t in words.get_xticklabels()] == ["L1", "L2", "x"]
+
+
+@pytest.mark.parametrize(
+    ("patients", "comparisons", "said"),
+    [
+        (5, 1, "With 5 patients no test can reach p < 0.05"),
+        (6, 1, ""),
+        (6, 2, "With 6 patients and 2 comparisons p_holm cannot be below 0.062"),
+        (7, 3, ""),
+        (7, 4, "With 7 patients and 4 comparisons p_holm cannot be below 0.062"),
+    ],
+)
+def test_it_is_said_where_no_p_can_be_small(patients: int, comparisons: int, said: str) -> None:
+    text = out_of_reach(patients, comparisons)
+    assert text.startswith(said)
+    assert bool(text) == bool(said)
+
+
+def test_a_verdict_tells_size_interval_and_p() -> None:
+    entry = {"difference": -0.02, "low": -0.03, "high": -0.01, "p": 0.01, "p_holm": 0.02}
+    assert told(entry, "ce") == "lower than ce by 0.0200 [0.0100, 0.0300], p_holm 0.020"
+    assert told(entry | {"p_holm": 0.06}) == "not shown to differ (−0.0200 [−0.0300, −0.0100], p_holm 0.060)"

@@ -72,6 +72,7 @@ def test_numbers_are_those_of_the_scores(tmp_path: Path) -> None:
     assert worst is not None
     assert worst.name == max(classwise, key=classwise.__getitem__)
     assert [gap.where for gap in gaps_of(read)] == [*read.regions, "class a", "class b", "class c"]
+    assert [gap.of_class for gap in gaps_of(read)] == [False] * len(read.regions) + [True] * 3
     assert gaps_of(read)[0].value == pytest.approx(pooled["gap"], rel=1e-9)
 
 
@@ -89,6 +90,7 @@ def test_independent_regions_are_judged_by_the_worst_one(tmp_path: Path) -> None
     assert pooled[found.finding.name] == max(v for k, v in pooled.items() if v is not None and k != "background")
     assert found.verdict == f"Probabilities of {found.finding.name} too low in the predicted foreground"
     assert [gap.where for gap in gaps_of(read)] == ["class a+b+c", "class b"]
+    assert all(gap.of_class for gap in gaps_of(read))
 
 
 @pytest.mark.parametrize(

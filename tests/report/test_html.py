@@ -14,8 +14,9 @@ from medcalib.files import write_json
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 from medcalib.report import build_report
-from medcalib.report.content import Cell, Row, _marked, comparison, read_methods
+from medcalib.report.content import read_methods
 from medcalib.report.headlines import headline
+from medcalib.report.side_by_side import comparison
 
 
 class Page(HTMLParser):
@@ -145,36 +146,6 @@ def test_words_follow_the_numbers(built: tuple[Path, list[Path]]) -> None:
     assert "soft has the lower ECE" in said
     for word in ("significant", "winner", "better"):
         assert word not in said
-
-
-def test_overlapping_or_missing_intervals_set_no_method_apart(built: tuple[Path, list[Path]]) -> None:
-    first, second = read_methods(built[1])
-    for m, ends in ((first, (0.1, 0.3)), (second, (0.2, 0.4))):
-        m.main["ece_low"], m.main["ece_high"] = ends
-    assert "overlap; these cases leave it open" in comparison([first, second])[-1]
-    second.main["ece_low"] = second.main["ece_high"] = 0.05
-    first.main["ece_low"] = first.main["ece_high"] = 0.3
-    assert comparison([first, second])[-1] == "The 95 % intervals do not overlap."
-    second.main["ece_low"] = second.main["ece_high"] = None
-    assert "no method is set apart" in comparison([first, second])[-1]
-    second.scores["settings"]["bins"] = 10
-    assert comparison([first, second]) == ["The methods are not compared: they differ in bins or edge rule."]
-
-
-@pytest.mark.parametrize(
-    ("cells", "sign", "comparable", "best"),
-    [
-        ([Cell(0.1, 0.05, 0.15), Cell(0.3, 0.2, 0.4)], -1, True, [True, False]),
-        ([Cell(0.1, 0.05, 0.15), Cell(0.3, 0.2, 0.4)], 1, True, [False, True]),
-        ([Cell(0.1, 0.05, 0.25), Cell(0.3, 0.2, 0.4)], -1, True, [False, False]),
-        ([Cell(0.1, 0.05, 0.15), Cell(0.3, 0.2, 0.4)], -1, False, [False, False]),
-        ([Cell(0.1, 0.05, 0.15), Cell(0.3)], -1, True, [False, False]),
-        ([Cell(0.1, 0.05, 0.15)], -1, True, [False]),
-    ],
-)
-def test_only_disjoint_intervals_are_marked(cells: list[Cell], sign: int, comparable: bool, best: list[bool]) -> None:
-    (row,) = _marked(iter([(Row("x", tuple(cells)), sign)]), comparable)
-    assert [c.best for c in row.cells] == best
 
 
 @pytest.mark.fault(72)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ pytest.importorskip("jinja2")
 from medcalib.metrics.definitions import DEFINITIONS
 from medcalib.report import build_report, page_figures
 from medcalib.report.content import read_methods
+from medcalib.report.pictures import region_colors
 
 AFFINE = np.diag([1.0, 1.0, 4.0, 1.0])
 
@@ -32,7 +34,9 @@ def change(folder: Path, **entries: object) -> None:
 
 def test_further_maps_are_shown_where_they_are_with_their_meaning(tmp_path: Path) -> None:
     folder = make(tmp_path, "m", 2.0, cases=3, maps=True)
-    assert 'ramp-entropy"' not in page(folder, maps=[folder / "maps"])
+    before = page(folder, maps=[folder / "maps"])
+    assert 'ramp-entropy"' not in before
+    assert "foreground interior" not in before
     for k in range(3):
         for kind, top in (("entropy", 1.0), ("true_gap", 0.4), ("region", 3)):
             plane = np.full(SHAPE, top, np.uint8 if kind == "region" else np.float32)
@@ -43,7 +47,18 @@ def test_further_maps_are_shown_where_they_are_with_their_meaning(tmp_path: Path
         assert f"<figcaption>{caption}<" in text
     assert 'class="ramp ramp-entropy"' in text
     assert "code of the region &lt;b&gt;" in text
+    for name, color in region_colors():
+        assert f'<i style="background: {color}"></i>{name}<' in text
     assert "in a window of 9 mm" in text
+
+
+@pytest.mark.parametrize("region", ["pred_foreground", "foreground"])
+def test_missed_voxels_are_named_where_the_ece_does_not_hold_them(tmp_path: Path, region: str) -> None:
+    folder = make(tmp_path, "m", 2.0, cases=3, maps=True, regions=(region,))
+    text = page(folder, maps=[folder / "maps"])
+    told = re.findall(r"<figcaption>errors; ([1-9]\d*) missed voxels, not in the ECE<", text)
+    assert bool(told) == (region == "pred_foreground")
+    assert ("it holds no missed voxels" in text) == (region == "pred_foreground")
 
 
 def test_gap_by_distance_needs_maps_and_the_page_says_so(tmp_path: Path) -> None:

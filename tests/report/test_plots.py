@@ -198,6 +198,24 @@ def test_gaps_stand_on_their_rows_and_the_axis_is_centered() -> None:
     assert right > 0.2
 
 
+@pytest.mark.parametrize(
+    ("of_class", "label"),
+    [
+        ([False], "mean confidence minus accuracy (95 % interval)"),
+        ([True], "mean probability minus frequency (95 % interval)"),
+        (
+            [False, True],
+            "mean confidence minus accuracy; of a class,\nmean probability minus frequency (95 % interval)",
+        ),
+    ],
+)
+def test_the_axis_says_what_the_gap_of_a_class_is(of_class: list[bool], label: str) -> None:
+    gaps = [plots.Gap(str(k), 0.1 * k, of_class=kind) for k, kind in enumerate(of_class)]
+    ax = plots.plot_gaps([("m", gaps)])
+    assert ax.get_xlabel() == label
+    assert ax.get_xlim()[1] < 0.2  # the kind is no number
+
+
 def test_gap_by_distance_draws_means_and_a_band() -> None:
     edges = (-2.0, 0.0, 2.0)
     sums = DistanceSums(edges, np.array([2.0, 4.0]), np.array([-2.0, 4.0]), np.array([1.0, -0.4]))

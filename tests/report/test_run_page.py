@@ -93,6 +93,9 @@ def test_what_it_was_made_from() -> None:
     assert found["source"] == "cccccccccccc and changes"
     assert found["versions"] == "torch 2.8"
     assert found["command"] == "from Python"
+    told = described(PROVENANCE | {"command": ["train", "…", "--data", "…", "--loss", "ce"]})["command"]
+    assert told == "train … --data … --loss ce (… is left out: it may name places or people)"
+    assert described(PROVENANCE | {"command": ["demo"]})["command"] == "demo"
     assert described(PROVENANCE | {"source": None})["source"] == "installed package"
     assert described({}) == {}
 

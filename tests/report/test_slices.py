@@ -126,6 +126,30 @@ def test_errors_and_ignored_voxels_have_their_colors(tmp_path: Path) -> None:
     assert len({tuple(c) for c in picture.reshape(-1, 3)}) == 3
 
 
+def test_regions_have_the_colors_of_their_legend(tmp_path: Path) -> None:
+    label, region = block((8, 8, 5)), np.zeros((8, 8, 5), np.uint8)
+    region[0, 0], region[1, 0], region[0, 1] = 1, 2, 255
+    write(tmp_path, RAS, label, region=region)
+    picture = pixels(slices.case_slices(tmp_path, "a").slices[0].pictures["region"])
+    shown = [f"#{bytes(picture[at].tolist()).hex()}" for at in ((0, 0), (7, 7), (7, 6))]
+    names = [name for name, _ in pictures.region_colors()]
+    assert shown == [color for _, color in pictures.region_colors()]
+    assert names == ["background interior", "boundary", "foreground interior"]
+    assert tuple(picture[6, 7]) == pictures.IGNORED_COLOR
+
+
+def test_missed_voxels_are_counted_in_each_slice(tmp_path: Path) -> None:
+    label = block((8, 8, 5))
+    prediction = label.copy()
+    at = tuple(np.argwhere(label[:, :, 2] > 0)[0])
+    prediction[(*at, 2)] = 0
+    label[0, 0, :] = 255
+    write(tmp_path, RAS, label, prediction=prediction)
+    found = slices.case_slices(tmp_path, "a").slices
+    assert {one.index: one.missed for one in found} == {one.index: int(one.index == 2) for one in found}
+    assert any(one.missed for one in found)
+
+
 def test_contours_run_between_voxels() -> None:
     picture = np.zeros((4, 5), np.uint8)
     picture[1, 2] = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from helpers import smooth_case
 
@@ -14,15 +15,17 @@ from medcalib.report.text import _structures, _warnings, score_text
 NAMES = ("background", "a", "b", "c")
 
 
-def text(**options: Any) -> str:
+def text(*, per_patient: int = 1, n: int = 4, **options: Any) -> str:
     cases = []
-    for k in range(4):
+    for k in range(n):
         probs, labels = smooth_case(k)
         if options.get("activation") == "sigmoid":
             probs = torch.stack([probs[1:].sum(0).clamp(max=1), probs[2]])
-        cases.append(score_case(probs, labels, case_id=f"c{k}", class_names=NAMES, **options))
+        cases.append(
+            score_case(probs, labels, case_id=f"c{k}", class_names=NAMES, patient_id=f"p{k // per_patient}", **options)
+        )
     refused = [{"case": "c9", "reason": "truncated", "message": "copy it again"}]
-    return score_text(summarize(cases, expected=5, refused=refused))
+    return score_text(summarize(cases, expected=n + 1, refused=refused))
 
 
 def rows(printed: str, first: str) -> list[list[str]]:
@@ -76,6 +79,41 @@ def test_a_region_model_shows_what_it_has() -> None:
     region = rows(printed, "region")[0]
     assert region[1].strip() == "n/a"
     assert float(region[3]) > 0
+
+
+def test_only_independent_regions_are_told_that_they_have_no_top_label() -> None:
+    told = "independent regions have no top label"
+    assert told not in text()
+    assert told in text(activation="sigmoid", groups=((1, 2, 3), (2,)))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"per_patient": 2, "n": 6}, "brackets: 95 % bootstrap over 3 patients;"),
+        ({}, "brackets: 95 % bootstrap over 4 cases, each a patient of its own (without --config nothing says which"),
+        ({"per_patient": 2}, "no intervals: 2 patients, 3 are needed;"),
+        ({"n": 1}, "no intervals: 1 patient, 3 are needed;"),
+    ],
+)
+def test_it_says_over_what_the_intervals_are(options: dict[str, int], said: str) -> None:
+    assert said in text(**options)
+    assert ("[" in rows(text(**options), "class")[0][1]) == said.startswith("brackets")
+
+
+def test_errors_of_both_volumes_are_in_ml() -> None:
+    printed = text(n=3)
+    header = next(line for line in printed.splitlines() if line.startswith("class"))
+    assert [cell.strip() for cell in header.split("  ") if cell][-3:] == [
+        "volume error ml",
+        "expected-volume error ml",
+        "cases",
+    ]
+    volumes = {"error": {"value": -1.0}, "expected_error": {"value": 2570.0}}
+    entry = {"value": 0.5, "low": None, "high": None, "n": 3}
+    mean = {"dice": {"liver": entry}, "hd95_mm": {}, "volume_ml": {"liver": volumes}}
+    cells = [cell.strip() for cell in _structures(mean).splitlines()[2].split("  ") if cell.strip()]
+    assert cells[-3:] == ["-1.00", "+2570.00", "3"]
 
 
 def test_nothing_scored_prints_why() -> None:

@@ -1,21 +1,13 @@
-"""Rows against a reference: difference, its interval over patients, and a test."""
+"""Rows against a reference, over the seeds that both have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medcalib.metrics.over_seeds import Contrast, Estimate
-from medcalib.metrics.signed_rank import signed_rank
+from medcalib.metrics.over_seeds import Contrast
 from medcalib.report.comparison.plan import NONE
 from medcalib.report.comparison.study import RowKey, Study
-
-Array = NDArray[np.float64]
-Numbers = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,19 +37,3 @@ def pairs_of(study: Study, models: Mapping[RowKey, tuple[int, ...]]) -> list[Pai
             shared = [seed for seed in study.plan.seeds if seed in mine and seed in theirs]
             found.append(Pair(reference, key, tuple(mine[s] for s in shared), tuple(theirs[s] for s in shared)))
     return found
-
-
-def difference(pair: Pair, estimate: Estimate, by_patient: Array) -> Numbers:
-    """The numbers of one comparison. `by_patient` (models, P): mean of the values of a patient's cases."""
-    p, patients = None, 0
-    if pair.of:
-        first, second = (by_patient[list(models)].mean(0) for models in (pair.less, pair.of))
-        p, patients = signed_rank(first, second)
-    return {
-        "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "p": p,
-        "n_seeds": len(pair.of),
-        "n_patients": patients,
-    }

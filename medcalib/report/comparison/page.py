@@ -7,8 +7,9 @@ from typing import Any
 from medcalib import __version__
 from medcalib.report.comparison.figures import fronts, rank_diagrams, sweep_figures
 from medcalib.report.comparison.marks import places
-from medcalib.report.comparison.verdicts import RULE, judged, p_text, row_name
+from medcalib.report.comparison.verdicts import RULE, row_name
 from medcalib.report.page_templates import environment, script_hash, template_text
+from medcalib.report.paired import judged, p_text
 
 Numbers = dict[str, Any]
 

@@ -13,13 +13,14 @@ from medcalib import __version__
 from medcalib.metrics.over_seeds import Contrast, Estimate, estimates, over_patients_of
 from medcalib.metrics.paired import holm
 from medcalib.report.comparison.columns import COLUMNS, Column
-from medcalib.report.comparison.differences import difference, pairs_of
+from medcalib.report.comparison.differences import pairs_of
 from medcalib.report.comparison.fronts import pareto
 from medcalib.report.comparison.plan import Plan
 from medcalib.report.comparison.ranking import ranking
 from medcalib.report.comparison.study import Entry, RowKey, Study
 from medcalib.report.comparison.sweeps import sweep_values
 from medcalib.report.comparison.verdicts import verdicts
+from medcalib.report.paired import difference
 
 Array = NDArray[np.float64]
 Numbers = dict[str, Any]
@@ -90,7 +91,9 @@ def _column(study: Study, column: Column, index: dict[tuple[str, str, int], int]
     asked = [Contrast(models[key]) for key in study.row_keys] + [pair.contrast for pair in pairs]
     found = estimates(tables, asked)
     by_patient = over_patients_of(case_values.T, study.owners, len(study.patients)).T
-    tested = [difference(pair, e, by_patient) for pair, e in zip(pairs, found[len(study.row_keys) :], strict=True)]
+    tested = [
+        difference(pair.contrast, e, by_patient) for pair, e in zip(pairs, found[len(study.row_keys) :], strict=True)
+    ]
     return {
         "values": values,
         "models": models,

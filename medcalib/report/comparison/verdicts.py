@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from medcalib.report.paired import CLEAR, out_of_reach, plain, told
+
 Numbers = dict[str, Any]
-ALPHA = 0.05
-CERTAIN_PATIENTS = 6  # with fewer, Wilcoxon's two-sided p cannot fall below 0.05
 RULE = (
-    "A row is called higher or lower than the reference only where the 95 % interval of the paired difference leaves "
-    "out 0 and Holm's p is below 0.05; otherwise these patients and seeds leave it open, which is no proof of equality."
+    f"A row is called higher or lower than the reference only where {CLEAR}; otherwise these patients and seeds leave "
+    "it open, which is no proof of equality."
 )
 MAIN = ("ece/pred_foreground", "ece/foreground", "ece/all", "ece/gt_foreground", "ece/boundary", "classwise_ece/all")
 
@@ -19,18 +19,6 @@ def main_column(results: Numbers) -> str | None:
     """The calibration column that sentences speak of, as in the report of one method."""
     known = {column["key"] for column in results["columns"]}
     return next((key for key in MAIN if key in known), None)
-
-
-def judged(entry: Numbers) -> str:
-    """`higher`, `lower`, `open`, `equal` in every case, or `unknown` where there is no difference."""
-    if entry["difference"] is None:
-        return "unknown"
-    if entry["difference"] == 0 and entry["p"] is None:
-        return "equal"
-    low, high, p = entry["low"], entry["high"], entry["p_holm"]
-    if low is None or p is None or p >= ALPHA or low <= 0 <= high:
-        return "open"
-    return "higher" if entry["difference"] > 0 else "lower"
 
 
 def row_name(row: Sequence[str] | Numbers) -> str:
@@ -46,11 +34,12 @@ def verdicts(results: Numbers) -> list[str]:
     if main is None:
         return []
     said = [_best(results, labels[key]) for key in (main, "dice") if key in labels]
-    patients = results["test"]["n_patients"]
-    if patients < CERTAIN_PATIENTS:
-        said.append(f"With {patients} patients no test can reach p < {ALPHA:g}: every difference is left open.")
     reference = results["references"][0]
     shown = [labels[key] for key in (main, "dice") if key in labels]
+    tested = [sum(row["differences"][c["key"]]["p"] is not None for row in reference["rows"]) for c in shown]
+    said += (
+        [text] if (text := out_of_reach(results["test"]["n_patients"], min(filter(None, tested), default=1))) else []
+    )
     for row in reference["rows"]:
         parts = [_part(row, column, k == 0, reference["method"]) for k, column in enumerate(shown)]
         if any(row["differences"][column["key"]]["difference"] is not None for column in shown):
@@ -66,45 +55,11 @@ def _best(results: Numbers, column: Numbers) -> str:
     first = max(known, key=lambda row: sign * row["values"][column["key"]]["value"])
     entry = first["values"][column["key"]]
     word = "Lowest" if sign < 0 else "Highest"
-    interval = "" if entry["low"] is None else f" [{_plain(entry['low'])}, {_plain(entry['high'])}]"
+    interval = "" if entry["low"] is None else f" [{plain(entry['low'])}, {plain(entry['high'])}]"
     seeds = f"{entry['n_seeds']} seed{'s' if entry['n_seeds'] != 1 else ''}"
-    return f"{word} {column['label']}: {row_name(first)} with {_plain(entry['value'])}{interval} ({seeds})."
+    return f"{word} {column['label']}: {row_name(first)} with {plain(entry['value'])}{interval} ({seeds})."
 
 
 def _part(row: Numbers, column: Numbers, named: bool, reference: str) -> str:
-    entry = row["differences"][column["key"]]
-    verdict = judged(entry)
-    subject = f"{column['label']}: {row_name(row)} " if named else f"{column['label']} "
-    if verdict == "unknown":
-        return f"{subject}unknown"
-    if verdict == "equal":
-        return f"{subject}{f'equal to {reference}' if named else 'equal'}"
-    against = f" than {reference}" if named else ""
-    interval = ""
-    if verdict in ("higher", "lower"):
-        low, high = sorted((abs(entry["low"]), abs(entry["high"])))
-        interval = f" [{_plain(low)}, {_plain(high)}]"
-        return f"{subject}{verdict}{against} by {_plain(abs(entry['difference']))}{interval}{_p(entry)}"
-    if entry["low"] is not None:
-        interval = f" [{_signed(entry['low'])}, {_signed(entry['high'])}]"
-    against = f" from {reference}" if named else ""
-    return f"{subject}not shown to differ{against} ({_signed(entry['difference'])}{interval}{_p(entry, ', ')})"
-
-
-def _p(entry: Numbers, before: str = ", ") -> str:
-    return "" if entry["p_holm"] is None else f"{before}p_holm {p_text(entry['p_holm'])}"
-
-
-def p_text(value: float | None) -> str:
-    """A p value in three digits; tiny ones as a bound."""
-    if value is None:
-        return "n/a"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _plain(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+    subject = f"{column['label']}: {row_name(row)}" if named else column["label"]
+    return f"{subject} {told(row['differences'][column['key']], reference if named else '')}"

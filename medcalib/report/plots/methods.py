@@ -22,8 +22,8 @@ def plot_method_comparison(scores: Sequence[Numbers], ax: Axes | None = None) ->
     """One point a method: pooled ECE of the main region against mean foreground Dice, with 95 % intervals.
 
     `scores` are contents of `scores.json`. Read from it: lower is better calibrated, further right segments
-    better; where intervals over patients overlap, these cases leave the order open. Markers are hollow and of
-    different sizes, so that methods with equal numbers stay visible.
+    better. The intervals are each method's own: whether methods differ on the same cases, the paired differences
+    of the report tell. Markers are hollow and of different sizes, so that methods with equal numbers stay visible.
     """
     ax = new_axes(4.2, 3.1) if ax is None else ax
     for number, entry in enumerate(scores):
