@@ -25,12 +25,6 @@ LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#[
 IMAGE = re.compile(r"!\[([^\]]*)\]\((?!\w+:)([^)\s]+)\)")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Name the language of each code block in its class: the style sheet wraps commands, and printed tables not."""
-    config.mdx_configs.setdefault("pymdownx.highlight", {})["pygments_lang_class"] = True
-    return config
-
-
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     for source, page in OF_ROOT.items():
