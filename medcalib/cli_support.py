@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import medcalib
-from medcalib.errors import ConfigError, Exit, MedcalibError
+from medcalib.errors import ConfigError, Exit, MedcalibError, Problem, grouped
 from medcalib.plain import printable
 
 Command = Callable[..., "int | None"]
@@ -101,8 +101,14 @@ def echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
     from medcalib.report.text import refusal_line
 
     typer.echo(summary)
-    for refused in index["refused"]:
+    for refused in together(index["refused"]):
         typer.echo(refusal_line(refused), err=True)
+
+
+def together(refused: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Refused cases for a reader: one entry for many whose reasons are alike."""
+    found = grouped(Problem(entry["case"], entry["reason"], entry["message"]) for entry in refused)
+    return [{"case": entry.where, "reason": entry.reason, "message": entry.message} for entry in found]
 
 
 def echo_json(value: Any) -> None:

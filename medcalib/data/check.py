@@ -11,6 +11,7 @@ import numpy as np
 from medcalib.data.case import Case
 from medcalib.data.geometry import SHEARED, WARNINGS
 from medcalib.data.labels import LabelMap
+from medcalib.data.layouts.patients import shared_patients
 from medcalib.data.load import LoadedCase, Nonfinite, load_case
 from medcalib.errors import DataError, DataRefusedError, Problem
 from medcalib.files import check_case_id
@@ -43,7 +44,7 @@ def find_cases(
         unpaired = {p.where for p in problems if p.reason == "unpaired"}
         cases = [case for case in cases if case.id not in unpaired]
         problems = [_as_warning(p) if p.reason == "unpaired" else p for p in problems]
-    problems += _id_problems(cases)
+    problems += [*_id_problems(cases), *shared_patients(cases)]
     if not cases and not any(p.level == "error" for p in problems):
         problems.append(Problem(str(root), "no_case", _no_case(layout, seen)))
     return cases, problems
@@ -92,23 +93,6 @@ def check_case(
             )
         )
     return loaded, problems
-
-
-def merged_warnings(problems: Iterable[Problem]) -> list[Problem]:
-    """Errors as they are; a warning that many cases share becomes one line with their number."""
-    shared: dict[tuple[str, str], list[str]] = {}
-    errors = []
-    for problem in problems:
-        if problem.level == "error":
-            errors.append(problem)
-        else:
-            shared.setdefault((problem.reason, problem.message), []).append(problem.where)
-    lines = []
-    for (reason, message), where in shared.items():
-        more = ", ..." if len(where) > 2 else ""
-        place = where[0] if len(where) == 1 else f"{len(where)} cases ({', '.join(where[:2])}{more})"
-        lines.append(Problem(place, reason, message, "warning"))
-    return errors + lines
 
 
 def _as_warning(problem: Problem) -> Problem:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from medcalib.config import RunConfig
 from medcalib.config.dataset import scan, split_of
 from medcalib.data.case import Case
-from medcalib.data.check import check_case, merged_warnings
+from medcalib.data.check import check_case
 from medcalib.data.geometry import orientation
 from medcalib.data.labels import IGNORE
 from medcalib.data.load import LoadedCase
@@ -81,7 +81,7 @@ def inspect(config: RunConfig) -> Inspection:
                 problems.append(Problem("split", "empty_test", message, "warning"))
     except DataRefusedError as error:
         problems += [_as_told(p) for p in error.problems]
-    return Inspection(merged_warnings(problems), facts)
+    return Inspection(sorted(problems, key=lambda problem: problem.level), facts)
 
 
 def _as_told(problem: Problem) -> Problem:
