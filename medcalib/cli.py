@@ -18,6 +18,7 @@ from medcalib.cli_support import (
     LOSS_SYMBOLS,
     AsJson,
     Command,
+    Commands,
     Config,
     Data,
     Out,
@@ -35,8 +36,10 @@ from medcalib.cli_support import (
 from medcalib.errors import ConfigError, Exit, PreemptedError, grouped
 from medcalib.plain import PlainFormatter, one_line
 
-app = typer.Typer(name="medcalib", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(bench, name="bench")
+app = typer.Typer(
+    name="medcalib", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+app.add_typer(bench, name="bench", cls=Commands)
 
 
 def command(function: Command) -> Command:
