@@ -15,6 +15,7 @@ from medcalib.data.layouts.patients import shared_patients
 from medcalib.data.load import LoadedCase, Nonfinite, load_case
 from medcalib.errors import DataError, DataRefusedError, Problem
 from medcalib.files import check_case_id
+from medcalib.options import nearest
 
 Layout = Callable[..., list[Case]]
 SHEARED_FIX = "a sheared volume cannot be resampled; add it to `data.exclude`, or set `preprocess.spacing_mm: null`"
@@ -38,8 +39,9 @@ def find_cases(
     cases = layout(root, problems, **options)
     dropped = set(exclude)
     seen = len(cases)
+    unknown = _unknown_ids(exclude, {p.where for p in problems}.union(*((case.id, case.patient_id) for case in cases)))
     cases = [case for case in cases if not {case.id, case.patient_id} & dropped]
-    problems = [p for p in problems if p.where not in dropped]
+    problems = [p for p in problems if p.where not in dropped] + (unknown if seen else [])
     if skip_unpaired:
         unpaired = {p.where for p in problems if p.reason == "unpaired"}
         cases = [case for case in cases if case.id not in unpaired]
@@ -48,6 +50,17 @@ def find_cases(
     if not cases and not any(p.level == "error" for p in problems):
         problems.append(Problem(str(root), "no_case", _no_case(layout, seen)))
     return cases, problems
+
+
+def _unknown_ids(exclude: Sequence[str], known: set[str]) -> list[Problem]:
+    """A problem for each id to leave out that nothing in the folder has: a mistyped one would be trained on."""
+    problems = []
+    for name in (name for name in exclude if name not in known):
+        like = nearest(name, sorted(known))
+        hint = f"its ids are such as {min(known, default='')}" if like is None else f"did you mean {like!r}?"
+        message = f"no case or patient in the folder is {name!r}; {hint}"
+        problems.append(Problem("data.exclude", "unknown_id", message))
+    return problems
 
 
 def _no_case(layout: Layout, seen: int) -> str:

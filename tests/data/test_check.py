@@ -79,6 +79,21 @@ def test_excluded_cases_and_patients_bring_no_problems(tmp_path: Path) -> None:
     assert problems == []
 
 
+@pytest.mark.parametrize(
+    ("exclude", "words"),
+    [
+        (["p1", "p2_b"], "no case or patient in the folder is 'p2_b'; did you mean 'p2_a'?"),
+        (["P1_A"], "no case or patient in the folder is 'P1_A'; did you mean 'p1_a'?"),
+        (["nobody"], "no case or patient in the folder is 'nobody'; its ids are such as p1"),
+    ],
+)
+def test_an_id_to_leave_out_that_nothing_has_is_refused(tmp_path: Path, exclude: list[str], words: str) -> None:
+    """A mistyped one would be trained on without a word."""
+    _, problems = find_cases(layout_of("p1_a", "p1_b", "p2_a"), tmp_path, {}, exclude=exclude)
+    assert [(p.where, p.reason, p.level) for p in problems] == [("data.exclude", "unknown_id", "error")]
+    assert problems[0].message == words
+
+
 def test_a_missing_or_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     _, problems = find_cases(layout_of("a"), tmp_path / "absent", {})
     assert reasons(problems) == ["missing_folder"]
