@@ -129,7 +129,8 @@ class Problem:
 def grouped(problems: Iterable[Problem]) -> list[Problem]:
     """For a reader: errors first, and one in place of many that differ by the name of the case and by numbers alone.
 
-    Codes of labels are no such numbers. The one has the details of the first and says how many there are.
+    Codes of labels are no such numbers. The one has the details of the first and says how many there are. What is no
+    case (`shard 1/3`, a folder) stays.
     """
     alike: dict[tuple[str, str, str], list[Problem]] = {}
     for problem in sorted(problems, key=lambda problem: problem.level):
@@ -138,6 +139,8 @@ def grouped(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def _without_details(problem: Problem) -> str:
+    if re.search(r"[\s/]", problem.where):
+        return f"{problem.where}: {problem.message}"
     numbers = r"\([\d,]+ voxels\)" if problem.reason == "unknown_label" else r"\d[\d,.]*"
     own = rf"(?<![A-Za-z0-9]){re.escape(problem.where)}(?![A-Za-z0-9])"
     return re.sub(numbers, "#", re.sub(own, "#", problem.message))

@@ -58,8 +58,7 @@ def _unknown_ids(exclude: Sequence[str], known: set[str]) -> list[Problem]:
     for name in (name for name in exclude if name not in known):
         like = nearest(name, sorted(known))
         hint = f"its ids are such as {min(known, default='')}" if like is None else f"did you mean {like!r}?"
-        message = f"no case or patient in the folder is {name!r}; {hint}"
-        problems.append(Problem("data.exclude", "unknown_id", message))
+        problems.append(Problem(f"data.exclude {name!r}", "unknown_id", f"no case or patient of the folder; {hint}"))
     return problems
 
 

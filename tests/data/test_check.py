@@ -82,16 +82,22 @@ def test_excluded_cases_and_patients_bring_no_problems(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("exclude", "words"),
     [
-        (["p1", "p2_b"], "no case or patient in the folder is 'p2_b'; did you mean 'p2_a'?"),
-        (["P1_A"], "no case or patient in the folder is 'P1_A'; did you mean 'p1_a'?"),
-        (["nobody"], "no case or patient in the folder is 'nobody'; its ids are such as p1"),
+        (["p1", "p2_b"], "'p2_b': no case or patient of the folder; did you mean 'p2_a'?"),
+        (["P1_A"], "'P1_A': no case or patient of the folder; did you mean 'p1_a'?"),
+        (
+            ["p1_c", "p1_d"],
+            "'p1_c': no case or patient of the folder; did you mean 'p1_b'? [unknown_id]\n"
+            "error: data.exclude 'p1_d': no case or patient of the folder; did you mean 'p1_b'?",
+        ),
+        (["nobody"], "'nobody': no case or patient of the folder; its ids are such as p1"),
     ],
 )
 def test_an_id_to_leave_out_that_nothing_has_is_refused(tmp_path: Path, exclude: list[str], words: str) -> None:
     """A mistyped one would be trained on without a word."""
     _, problems = find_cases(layout_of("p1_a", "p1_b", "p2_a"), tmp_path, {}, exclude=exclude)
-    assert [(p.where, p.reason, p.level) for p in problems] == [("data.exclude", "unknown_id", "error")]
-    assert problems[0].message == words
+    with pytest.raises(DataRefusedError) as caught:
+        require(problems)
+    assert str(caught.value) == f"error: data.exclude {words} [unknown_id]"
 
 
 def test_a_missing_or_empty_folder_says_what_to_do(tmp_path: Path) -> None:
@@ -169,6 +175,10 @@ def code(case: str, text: str) -> Problem:
         (
             [Problem("split", "leak", f"patient p{k} is in test and train; keep one") for k in range(24)],
             ["error: split: patient p0 is in test and train; keep one (and 23 more like it) [leak]"],
+        ),
+        (  # each shard is named
+            [Problem(f"shard {k}/3", "missing", "is missing; score it") for k in (1, 2)],
+            [f"error: shard {k}/3: is missing; score it [missing]" for k in (1, 2)],
         ),
         (  # an id that is a part of a word is none
             [Problem("a", "odd", "a has another shape"), Problem("as", "odd", "as has another shape")],
