@@ -141,7 +141,7 @@ def grouped(problems: Iterable[Problem]) -> list[Problem]:
 def _without_details(problem: Problem) -> str:
     if re.search(r"[\s/]", problem.where):
         return f"{problem.where}: {problem.message}"
-    numbers = r"\([\d,]+ voxels\)" if problem.reason == "unknown_label" else r"\d[\d,.]*"
+    numbers = r"(?<![\s\d])\d[\d,.]*" if problem.reason == "unknown_label" else r"\d[\d,.]*"  # codes follow a blank
     own = rf"(?<![A-Za-z0-9]){re.escape(problem.where)}(?![A-Za-z0-9])"
     return re.sub(numbers, "#", re.sub(own, "#", problem.message))
 

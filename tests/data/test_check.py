@@ -151,7 +151,7 @@ def test_a_warning_that_cases_share_becomes_one_line() -> None:
 
 
 def code(case: str, text: str) -> Problem:
-    return Problem(case, "unknown_label", f"data/{case}_gt.nii.gz: label code {text} is not declared (a=1)")
+    return Problem(case, "unknown_label", f"data 1/of{case}/{case}_gt.nii.gz: label code {text} is not declared (a=1)")
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,17 @@ def code(case: str, text: str) -> Problem:
         (  # each names its own file and number of voxels
             [code("p1", "3 (12 voxels)"), code("p2", "3 (1,345 voxels)"), code("p3", "3 (7 voxels)")],
             [
-                "error: 3 cases (p1, p2, ...): the first: data/p1_gt.nii.gz: label code 3 (12 voxels) is not declared "
-                "(a=1) [unknown_label]"
+                "error: 3 cases (p1, p2, ...): the first: data 1/ofp1/p1_gt.nii.gz: label code 3 (12 voxels) is not "
+                "declared (a=1) [unknown_label]"
             ],
         ),
         (  # another code is another mistake
             [code("p1", "3 (12 voxels)"), code("p2", "4 (12 voxels)")],
             [str(code("p1", "3 (12 voxels)")), str(code("p2", "4 (12 voxels)"))],
+        ),
+        (
+            [code("p1", "13 (12 voxels), 2 (1 voxels)"), code("p2", "13 (12 voxels), 4 (1 voxels)")],
+            [str(code("p1", "13 (12 voxels), 2 (1 voxels)")), str(code("p2", "13 (12 voxels), 4 (1 voxels)"))],
         ),
         (  # and so is another word
             [Problem("p1", "missing", "no file for t1; add it"), Problem("p2", "missing", "no file for t2w; add it")],

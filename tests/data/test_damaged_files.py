@@ -207,10 +207,14 @@ PAGE, POINTER = b"<!DOCTYPE html><html>404</html>" * 40, b"version https://git-l
             marks=pytest.mark.fault(24),
         ),
         pytest.param(
-            "x.nii.gz", gzip.compress(b"", mtime=0), "not_nifti", "no NIfTI header: no data", marks=pytest.mark.fault(24)
+            "x.nii.gz", gzip.compress(b"", mtime=0),
+            "not_nifti", "no NIfTI header: no data",
+            marks=pytest.mark.fault(24),
         ),
         pytest.param(
-            "x.nii.gz", gzip.compress(PAGE, mtime=0), "not_nifti", "no NIfTI header: an HTML", marks=pytest.mark.fault(24)
+            "x.nii.gz", gzip.compress(PAGE, mtime=0),
+            "not_nifti", "no NIfTI header: an HTML",
+            marks=pytest.mark.fault(24),
         ),
         pytest.param(
             "x.nii.gz", b"\x1f\x8b\x08\0" + bytes(range(200)), "truncated", "damaged in its header",

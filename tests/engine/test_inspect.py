@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from tiny import TINY
+from typer.testing import CliRunner
 
+from medcalib.cli import app
 from medcalib.config import RunConfig, load
 from medcalib.config.bundled import bundled
 from medcalib.config.dataset import cases_and_split, scan
@@ -18,6 +21,7 @@ from medcalib.data.load import load_case
 from medcalib.data.predictions import write_prediction
 from medcalib.engine.inspect import inspect
 
+SIDES = ("training", "testing")
 TWO_MODALITIES = ["data.layout.modalities=[flair, t1ce]"]
 
 
@@ -102,3 +106,16 @@ def test_a_volume_thinner_than_the_patch_is_told_where_no_training_case_is(phant
     assert all("less than `train.patch_size` along axis 2:" in p.message for p in told)
     for name, patients in (("b", ()), ("c", (held_out, trained))):
         assert "thin_volume" not in {p.reason for p in inspect(thinner(phantom, tmp_path / name, *patients)).problems}
+
+
+def test_a_class_that_is_not_declared_is_one_line_and_each_case_in_the_json(phantom: Path) -> None:
+    data = ["check", "phantom", "--data", str(phantom), "--set", "data.labels={background: 0, RV: 1, MYO: 2}"]
+    settings = ["--set", "data.convention=null", "--set", "split.folds=3"]
+    found = CliRunner().invoke(app, [*data, *settings])
+    assert found.exit_code == 3
+    lines = found.stderr.splitlines()  # of training/ and testing/
+    assert [int(line.split()[1]) for line in lines] == [len(list(phantom.glob(f"{p}/*/*_gt.nii.gz"))) for p in SIDES]
+    assert lines[0].startswith("error: 8 cases (patient001_frame01, patient001_frame13, ...): the first: ")
+    assert all("_gt.nii.gz: label code 3 (" in line for line in lines)
+    listed = json.loads(CliRunner().invoke(app, [*data, *settings, "--json"]).stdout)["problems"]
+    assert len([p for p in listed if p["reason"] == "unknown_label"]) == len({p["where"] for p in listed}) == 12
