@@ -18,6 +18,7 @@ from medcalib.cli_support import (
     LOSS_SYMBOLS,
     AsJson,
     Command,
+    Commands,
     Config,
     Data,
     Out,
@@ -32,11 +33,13 @@ from medcalib.cli_support import (
     optional_config,
     shortened,
 )
-from medcalib.errors import ConfigError, Exit, PreemptedError
+from medcalib.errors import ConfigError, Exit, PreemptedError, grouped
 from medcalib.plain import PlainFormatter, one_line
 
-app = typer.Typer(name="medcalib", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-app.add_typer(bench, name="bench")
+app = typer.Typer(
+    name="medcalib", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+app.add_typer(bench, name="bench", cls=Commands)
 
 
 def command(function: Command) -> Command:
@@ -84,7 +87,7 @@ def check(config: Config, data: Data = None, set_: Set = None, as_json: AsJson =
     if as_json:
         echo_json({"problems": [vars(p) for p in found.problems], **found.facts})
     else:
-        for problem in found.problems:
+        for problem in grouped(found.problems):
             typer.echo(one_line(str(problem)), err=problem.level == "error")
         typer.echo(facts_text(found.facts))
         typer.echo("refused: correct the errors above" if found.refused else "ok")

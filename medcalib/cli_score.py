@@ -19,6 +19,7 @@ from medcalib.cli_support import (
     echo_index,
     echo_json,
     optional_config,
+    together,
 )
 from medcalib.errors import ConfigError, Exit
 
@@ -126,7 +127,7 @@ def _tell(scores: dict[str, Any], as_json: bool) -> int:
     if as_json:
         echo_json(scores)
     else:
-        typer.echo(score_text(scores))
+        typer.echo(score_text({**scores, "refused": together(scores["refused"])}))
     return _code(scores)
 
 

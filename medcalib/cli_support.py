@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+import typer.core
 
 import medcalib
-from medcalib.errors import ConfigError, Exit, MedcalibError
+from medcalib.errors import ConfigError, Exit, MedcalibError, Problem, grouped
 from medcalib.files import DISK_FULL
+from medcalib.options import suggestion
 from medcalib.plain import printable
 
 Command = Callable[..., "int | None"]
@@ -51,6 +53,16 @@ Version = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=show_version, help="Show the version and exit.")
 ]
 OptionalConfig = Annotated[str | None, typer.Option("--config", help="Config that says how to read --labels.")]
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands of which an unknown name is told with the one that is like it, or with all."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that `args` begin with."""
+        if not args[0].startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"No such command {args[0]!r}; {suggestion(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
 
 def guarded(function: Command) -> Callable[..., None]:
@@ -104,8 +116,14 @@ def echo_index(index: dict[str, Any], summary: str, as_json: bool) -> None:
     from medcalib.report.text import refusal_line
 
     typer.echo(summary)
-    for refused in index["refused"]:
+    for refused in together(index["refused"]):
         typer.echo(refusal_line(refused), err=True)
+
+
+def together(refused: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Refused cases for a reader: one entry for many whose reasons are alike."""
+    found = grouped(Problem(entry["case"], entry["reason"], entry["message"]) for entry in refused)
+    return [{"case": entry.where, "reason": entry.reason, "message": entry.message} for entry in found]
 
 
 def echo_json(value: Any) -> None:

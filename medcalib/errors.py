@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -125,11 +126,41 @@ class Problem:
         return f"{self.level}: {self.where}: {self.message} [{self.reason}]"
 
 
+def grouped(problems: Iterable[Problem]) -> list[Problem]:
+    """For a reader: errors first, and one in place of many that differ by the name of the case and by numbers alone.
+
+    Codes of labels are no such numbers. The one has the details of the first and says how many there are. What is no
+    case (`shard 1/3`, a folder) stays.
+    """
+    alike: dict[tuple[str, str, str], list[Problem]] = {}
+    for problem in sorted(problems, key=lambda problem: problem.level):
+        alike.setdefault((problem.level, problem.reason, _without_details(problem)), []).append(problem)
+    return [_together(group) for group in alike.values()]
+
+
+def _without_details(problem: Problem) -> str:
+    if re.search(r"[\s/]", problem.where):
+        return f"{problem.where}: {problem.message}"
+    numbers = r"(?<![\s\d])\d[\d,.]*" if problem.reason == "unknown_label" else r"\d[\d,.]*"  # codes follow a blank
+    own = rf"(?<![A-Za-z0-9]){re.escape(problem.where)}(?![A-Za-z0-9])"
+    return re.sub(numbers, "#", re.sub(own, "#", problem.message))
+
+
+def _together(group: list[Problem]) -> Problem:
+    first, same = group[0], len({problem.message for problem in group}) == 1
+    places = list(dict.fromkeys(problem.where for problem in group))
+    if len(places) == 1:
+        return first if same else replace(first, message=f"{first.message} (and {len(group) - 1} more like it)")
+    more = ", ..." if len(places) > 2 else ""
+    where = f"{len(places)} cases ({', '.join(places[:2])}{more})"
+    return replace(first, where=where, message=first.message if same else f"the first: {first.message}")
+
+
 class DataRefusedError(MedcalibError):
-    """A data folder is refused; `problems` holds everything that was found, not only the first."""
+    """A data folder is refused; `problems` holds everything that was found, the text what is alike in one line."""
 
     exit_code = Exit.DATA_REFUSED
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(map(str, grouped(self.problems))))

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+_ALIKE = 0.7  # of two names by difflib: mbsl is mbls, epochs is not preprocess
+
 
 def check_option(name: str, value: Any, annotation: Any) -> None:
     """Refuse a value of another type, a number that is not finite, a choice that does not exist: ValueError."""
@@ -20,11 +22,18 @@ def check_option(name: str, value: Any, annotation: Any) -> None:
         raise ValueError(f"{name} must be {_described(annotation)}, got {value!r}{hint}")
 
 
-def known_names(name: Any, known: Iterable[str]) -> str:
-    """What to write in place of an unknown name: the one that is like it, if any, and all that exist."""
+def nearest(name: Any, known: Iterable[str]) -> str | None:
+    """The known name that may have been meant, letter case apart; None where none is much like it."""
+    names = {other.lower(): other for other in known}
+    close = get_close_matches(str(name).lower(), names, 1, _ALIKE)
+    return names[close[0]] if close else None
+
+
+def suggestion(name: Any, known: Iterable[str]) -> str:
+    """What to write in place of an unknown name: `did you mean 'x'?`, or all that exist."""
     names = list(known)
-    close = get_close_matches(str(name).lower(), names, 1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(names)}"
+    close = nearest(name, names)
+    return f"known: {', '.join(names)}" if close is None else f"did you mean {close!r}?"
 
 
 def _item(value: Any) -> Any:

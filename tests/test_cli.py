@@ -139,7 +139,11 @@ def test_a_bad_config_ends_with_2_and_every_mistake(tmp_path: Path) -> None:
     ("arguments", "code", "words"),
     [
         (["train"], 2, "Missing argument"),
-        (["trian"], 2, "No such command"),
+        (["trian"], 2, "No such command 'trian'; did you mean 'train'?"),
+        (["frobnicate"], 2, "No such command 'frobnicate'; known: demo, phantom, check, train, "),
+        (["bench", "lossse"], 2, "No such command 'lossse'; did you mean 'losses'?"),
+        (["losses", "nonexist"], 2, "unknown loss 'nonexist'; known: ce, dice, "),
+        (["calibrators", "nonexist"], 2, "'nonexist' is no calibrator and no file; known: temperature, "),
         (["check", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
         (["check", "acdc", "--data", "/nowhere"], 3, "the data folder does not exist"),
         (["check", "acdc", "--set", "train.lr"], 2, "expected key=value"),

@@ -131,3 +131,22 @@ def test_a_closed_pipe_is_no_error(folder: Path, tmp_path: Path) -> None:
     assert found.stdout == '{\n "datase'
     assert "Traceback" not in found.stderr
     assert contents(tmp_path) == contents(folder / "scores")
+
+
+def test_many_cases_of_one_mistake_are_one_line_and_each_is_kept(folder: Path, tmp_path: Path) -> None:
+    """Predictions whose ids are not those of the labels."""
+    shutil.copytree(folder / "labels", tmp_path / "labels")
+    for path in list((tmp_path / "labels").iterdir()):
+        path.rename(path.with_name(f"patient_{path.name}"))
+    arguments = ["score", "--predictions", folder / "predictions", "--labels", tmp_path / "labels", "--out"]
+    code, text, _ = run(*arguments, tmp_path / "scores")
+    assert code == 4
+    told = [line for line in text.splitlines() if line.startswith("refused ")]
+    assert len(told) == 2
+    assert told[0].startswith("refused 5 cases (case_0, case_1, ...): no reference label for this prediction; ")
+    assert told[1].startswith(
+        "refused 6 cases (patient_case_0, patient_case_1, ...): the first: no prediction patient_"
+    )
+    stored = json.loads((tmp_path / "scores" / "scores.json").read_text())["refused"]
+    assert len(stored) == len(json.loads(run(*arguments, tmp_path / "again", "--json")[1])["refused"]) == 11
+    assert {entry["case"] for entry in stored} >= {"case_0", "patient_case_5"}

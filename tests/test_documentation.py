@@ -74,7 +74,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("MSD", "msd", {"anatomy": "hippocampus", "shape": (24, 32, 24)}),
         ("NNUNET", "nnunet", {"anatomy": "tumor", "shape": (24, 24, 16)}),
     ):
-        made = write_dataset(layout, 5, 1, folder / "made" / name_, **options)  # type: ignore[arg-type]
+        made = write_dataset(layout, 10, 1, folder / "made" / name_, **options)  # type: ignore[arg-type]
         final = {"MSD": "Task04_Hippocampus", "NNUNET": "nnUNet_raw/Dataset001_Tumor"}.get(name_, name_)
         (folder / final).parent.mkdir(exist_ok=True)
         made.rename(folder / final)

@@ -28,7 +28,7 @@ from medcalib.calibrators.region_temperature import RegionTemperature
 from medcalib.calibrators.temperature import Temperature
 from medcalib.calibrators.voxels import Voxels
 from medcalib.errors import CheckpointError
-from medcalib.options import check_option, known_names
+from medcalib.options import check_option, suggestion
 
 __all__ = ["CALIBRATORS", "Calibrator", "Voxels", "build", "load", "names", "parameters"]
 
@@ -58,7 +58,7 @@ def parameters(name: str) -> dict[str, inspect.Parameter]:
     Raises ValueError for an unknown name.
     """
     if name not in CALIBRATORS:
-        raise ValueError(f"unknown calibrator {name!r}; {known_names(name, CALIBRATORS)}")
+        raise ValueError(f"unknown calibrator {name!r}; {suggestion(name, CALIBRATORS)}")
     signature = inspect.signature(CALIBRATORS[name], eval_str=True)
     return {key: p for key, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import medcalib
-from medcalib.config.messages import suggestion
 from medcalib.errors import ConfigError
+from medcalib.options import suggestion
 
 __all__ = ["bundled", "resolve"]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+from medcalib import distributed
 from medcalib.config.schema import DataConfig, RunConfig
 from medcalib.data.case import Case
 from medcalib.data.check import find_cases, require
 from medcalib.data.layouts import LAYOUTS
 from medcalib.data.splits import SPLITS, Split, checked
-from medcalib.errors import DataRefusedError, Problem
+from medcalib.errors import DataRefusedError, Problem, grouped
+
+log = logging.getLogger(__name__)
 
 
 def scan(data: DataConfig, root: Path) -> tuple[list[Case], list[Problem]]:
@@ -50,9 +54,11 @@ def split_of(config: RunConfig, cases: list[Case]) -> Split:
 
 
 def cases_and_split(config: RunConfig) -> Split:
-    """The split of a config whose data folder is sound; raises with every problem otherwise."""
+    """The split of a config whose data folder is sound, warnings in the log; raises with every problem otherwise."""
     cases, problems = scan(config.data, config.root)
     require(problems)
+    for problem in grouped(problems) if distributed.is_main() else ():
+        log.warning("%s", problem)
     return split_of(config, cases)
 
 

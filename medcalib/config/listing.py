@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 from medcalib import calibrators, losses
 from medcalib.config import load
 from medcalib.config.bundled import bundled
-from medcalib.config.messages import suggestion
 from medcalib.data.layouts import LAYOUTS
 from medcalib.errors import ConfigError
 from medcalib.losses import citations
+from medcalib.options import suggestion
 
 
 def list_datasets() -> dict[str, list[dict[str, Any]]]:
@@ -30,9 +29,7 @@ def list_losses(wanted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Methods (all of them unless named) with terms, equation, hyperparameters and reference."""
     unknown = [name for name in wanted if name not in losses.RECIPES]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], losses.RECIPES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "`medcalib losses` lists them"
-        raise ConfigError(f"unknown loss {unknown[0]!r}; {hint}")
+        raise ConfigError(f"unknown loss {unknown[0]!r}; {suggestion(unknown[0], losses.RECIPES)}")
     return [
         {
             "name": name,

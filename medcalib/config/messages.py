@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from medcalib.config.reader import KeyPath, Source
+from medcalib.options import nearest, suggestion
 from medcalib.plain import one_line
+
+__all__ = ["dotted", "explain", "real_path", "shown", "suggestion"]
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -34,7 +36,7 @@ def explain(error: ValidationError, source: Source, model: type[BaseModel]) -> l
     lines: dict[tuple[KeyPath, str], str] = {}
     for entry in error.errors(include_url=False):
         path = real_path(entry["loc"], source.data)
-        message = _message(entry, model)
+        message = _message(entry, path, model)
         lines.setdefault((path, message), f"{source.place(path)}: {dotted(path)}: {message}")
     return [lines[key] for key in sorted(lines, key=lambda key: source.order(key[0]))]
 
@@ -66,10 +68,10 @@ def dotted(path: KeyPath) -> str:
     return one_line(text) or "config"
 
 
-def _message(entry: Any, model: type[BaseModel]) -> str:
+def _message(entry: Any, path: KeyPath, model: type[BaseModel]) -> str:
     kind, came, context = entry["type"], entry["input"], entry.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown_key(str(entry["loc"][-1]), entry["loc"], model)
+        return _unknown_key(str(entry["loc"][-1]), entry["loc"], path, model)
     if kind == "missing":
         return _missing(entry["loc"][-1], came)
     if kind == "union_tag_not_found":
@@ -128,24 +130,45 @@ def _executes(key: Any) -> bool:
     return str(key) in ("_target_", "_partial_", "_args_") or str(key).startswith("$")
 
 
-def _unknown_key(key: str, loc: Sequence[str | int], model: type[BaseModel]) -> str:
+def _unknown_key(key: str, loc: Sequence[str | int], path: KeyPath, model: type[BaseModel]) -> str:
     if _executes(key):
         return _NO_CODE
     known = _keys_at(model, loc[:-1])
     if known == ["name"]:
         return f"unknown key; {loc[-2]!r} has no options"
+    here, above = nearest(key, known), dotted(path[:-1]) if path[1:] else ""
+    places = {other: found for other, found in _places(model).items() if above not in found}
+    other = key if key in places else None if here else nearest(key, places)
+    meant = [] if other is None else [_shown_place(place, other) for place in places[other]]
+    if meant:
+        meant += [_shown_place(above, here)] if here else []
+        return f"unknown key; did you mean {' or '.join(meant[:3])}?"
     return f"unknown key; {suggestion(key, known)}" if known else "unknown key"
 
 
-def suggestion(name: Any, known: Sequence[str]) -> str:
-    """`did you mean 'x'?`, or the list of what exists."""
-    close = get_close_matches(str(name), known, 1, 0.6)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+def _shown_place(above: str, key: str) -> str:
+    return repr(f"{above}.{key}") if above else f"{key!r} at the top level"
+
+
+@cache
+def _places(model: type[BaseModel]) -> dict[str, list[str]]:
+    """Every key of the model -> the keys above it, dotted; not the name of a choice, which every choice has."""
+    schema = _schema(model)
+    definitions, places = schema.get("$defs", {}), dict[str, list[str]]()
+    open_nodes: list[tuple[Any, str]] = [(schema, "")]
+    for node, above in open_nodes:  # which grows
+        for variant in _variants(node, definitions):
+            for key, child in variant.get("properties", {}).items():
+                known = places.setdefault(key, [])
+                if "const" not in child and above not in known:
+                    known.append(above)
+                open_nodes.append((child, f"{above}.{key}".lstrip(".")))
+    return {key: found for key, found in places.items() if found}
 
 
 def _did_you_mean(name: Any, known: Sequence[str]) -> str:
-    close = get_close_matches(str(name), known, 1, 0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = nearest(name, known)
+    return "" if close is None else f"; did you mean {close!r}?"
 
 
 def shown(value: Any) -> str:

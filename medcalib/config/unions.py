@@ -51,7 +51,7 @@ def _model(kind: str, name: str, parameters: Mapping[str, inspect.Parameter]) ->
     fields: dict[str, Any] = {"name": (Literal[name], ...)}
     for key, parameter in parameters.items():
         default = ... if parameter.default is inspect.Parameter.empty else _frozen(parameter.default)
-        fields[key] = (as_immutable(parameter.annotation), default)
+        fields[key] = (as_immutable(parameter.annotation), Field(default, description=_about(parameter.annotation)))
     title = f"{kind}_{name}"
     return create_model(title, __base__=Choice, __doc__=f"Options of the {kind} {name!r}.", **fields)
 
@@ -59,6 +59,8 @@ def _model(kind: str, name: str, parameters: Mapping[str, inspect.Parameter]) ->
 def as_immutable(annotation: Any) -> Any:
     """Sequences become tuples, which JSON lists fill and nobody changes."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return as_immutable(arguments[0])
     if origin is Sequence or origin is list:
         return tuple[as_immutable(arguments[0]), ...]  # type: ignore[misc] # a type that is only known when run
     if origin is Mapping or origin is dict:
@@ -66,6 +68,12 @@ def as_immutable(annotation: Any) -> Any:
     if origin in (Literal, tuple) or not arguments:
         return annotation
     return reduce(or_, (as_immutable(argument) for argument in arguments))
+
+
+def _about(annotation: Any) -> str | None:
+    """What the text of an `Annotated` option says it is."""
+    texts = [entry for entry in getattr(annotation, "__metadata__", ()) if isinstance(entry, str)]
+    return texts[0] if texts else None
 
 
 def _frozen(default: Any) -> Any:

@@ -11,9 +11,11 @@ import numpy as np
 from medcalib.data.case import Case
 from medcalib.data.geometry import SHEARED, WARNINGS
 from medcalib.data.labels import LabelMap
+from medcalib.data.layouts.patients import shared_patients
 from medcalib.data.load import LoadedCase, Nonfinite, load_case
 from medcalib.errors import DataError, DataRefusedError, Problem
 from medcalib.files import check_case_id
+from medcalib.options import nearest
 
 Layout = Callable[..., list[Case]]
 SHEARED_FIX = "a sheared volume cannot be resampled; add it to `data.exclude`, or set `preprocess.spacing_mm: null`"
@@ -37,16 +39,27 @@ def find_cases(
     cases = layout(root, problems, **options)
     dropped = set(exclude)
     seen = len(cases)
+    unknown = _unknown_ids(exclude, {p.where for p in problems}.union(*((case.id, case.patient_id) for case in cases)))
     cases = [case for case in cases if not {case.id, case.patient_id} & dropped]
-    problems = [p for p in problems if p.where not in dropped]
+    problems = [p for p in problems if p.where not in dropped] + (unknown if seen else [])
     if skip_unpaired:
         unpaired = {p.where for p in problems if p.reason == "unpaired"}
         cases = [case for case in cases if case.id not in unpaired]
         problems = [_as_warning(p) if p.reason == "unpaired" else p for p in problems]
-    problems += _id_problems(cases)
+    problems += [*_id_problems(cases), *shared_patients(cases)]
     if not cases and not any(p.level == "error" for p in problems):
         problems.append(Problem(str(root), "no_case", _no_case(layout, seen)))
     return cases, problems
+
+
+def _unknown_ids(exclude: Sequence[str], known: set[str]) -> list[Problem]:
+    """A problem for each id to leave out that nothing in the folder has: a mistyped one would be trained on."""
+    problems = []
+    for name in (name for name in exclude if name not in known):
+        like = nearest(name, sorted(known))
+        hint = f"its ids are such as {min(known, default='')}" if like is None else f"did you mean {like!r}?"
+        problems.append(Problem(f"data.exclude {name!r}", "unknown_id", f"no case or patient of the folder; {hint}"))
+    return problems
 
 
 def _no_case(layout: Layout, seen: int) -> str:
@@ -92,23 +105,6 @@ def check_case(
             )
         )
     return loaded, problems
-
-
-def merged_warnings(problems: Iterable[Problem]) -> list[Problem]:
-    """Errors as they are; a warning that many cases share becomes one line with their number."""
-    shared: dict[tuple[str, str], list[str]] = {}
-    errors = []
-    for problem in problems:
-        if problem.level == "error":
-            errors.append(problem)
-        else:
-            shared.setdefault((problem.reason, problem.message), []).append(problem.where)
-    lines = []
-    for (reason, message), where in shared.items():
-        more = ", ..." if len(where) > 2 else ""
-        place = where[0] if len(where) == 1 else f"{len(where)} cases ({', '.join(where[:2])}{more})"
-        lines.append(Problem(place, reason, message, "warning"))
-    return errors + lines
 
 
 def _as_warning(problem: Problem) -> Problem:

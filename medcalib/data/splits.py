@@ -25,7 +25,8 @@ def kfold(
     """Seeded k-fold over patients; fold `fold` validates, the other folds train.
 
     `test` is the share of patients held out, the same ones for every fold, or "layout": the cases that the
-    dataset's own folders mark as test.
+    dataset's own folders mark as test. Raises `DataRefusedError` where two patients or more, but fewer than `folds`,
+    are left beside the test set: some fold would validate nobody.
     """
     _require(folds >= 2, f"folds must be at least 2, got {folds}")
     _require(0 <= fold < folds, f"fold must lie in 0..{folds - 1}, got {fold}")
@@ -36,8 +37,15 @@ def kfold(
     else:
         held_out = set(shuffled[: round(test * len(shuffled))])
     rest = [patient for patient in shuffled if patient not in held_out]
+    if 1 < len(rest) < folds:
+        raise DataRefusedError([Problem("split", "too_many_folds", _too_many(folds, len(rest), len(held_out)))])
     val = set(rest[fold::folds])
     return _grouped(cases, lambda case: "test" if case.patient_id in held_out else _side(case, val))
+
+
+def _too_many(folds: int, left: int, held_out: int) -> str:
+    beside = f", {held_out} being held out for test" if held_out else ""
+    return f"{folds} folds of {left} patients{beside}; set `split.folds` to {left} or less, or add patients"
 
 
 def listed(cases: Sequence[Case], *, train: Sequence[str], val: Sequence[str], test: Sequence[str] = ()) -> Split:

@@ -30,6 +30,14 @@ class Preprocess:
     spacing_mm: tuple[float, float, float] | None
     normalize: Callable[[Any], Any]
 
+    def shape_of(self, shape: Sequence[int], affine: Affine) -> tuple[int, ...]:
+        """The size that a volume (i, j, k) on the grid `affine` will have, without computing it."""
+        moved, grid = reoriented(np.broadcast_to(np.uint8(0), tuple(shape)), affine, _oriented(self.orientation))
+        if self.spacing_mm is None:
+            return moved.shape
+        pairs = zip(moved.shape, voxel_sizes(grid), self.spacing_mm, strict=True)
+        return tuple(round((n - 1) * old / new + 1) for n, old, new in pairs)  # from center to center, as MONAI
+
     def __call__(self, loaded: LoadedCase) -> Item:
         """Plain tensors: image (M, *S) float32, label (*S) uint8 if there is one, and the affine of their grid."""
         target = _oriented(self.orientation)

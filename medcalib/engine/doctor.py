@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 import medcalib
 from medcalib.engine.shared_memory import FIX, SMALL, shared_memory
+from medcalib.engine.surroundings import cores
 from medcalib.ops import backend
 
 PACKAGES = (
@@ -42,7 +42,7 @@ def doctor() -> dict[str, Any]:
         "medcalib": medcalib.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "packages": {name: version(name) for name in PACKAGES} | {"torch": str(torch.__version__)},  # with its build
         "extras": {extra: all(version(p) for p in packages) for extra, packages in EXTRAS.items()},
         "torch_threads": torch.get_num_threads(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,13 @@ from tqdm import tqdm
 from medcalib.config import RunConfig
 from medcalib.config.dataset import scan, split_of
 from medcalib.data.case import Case
-from medcalib.data.check import check_case, merged_warnings
+from medcalib.data.check import check_case
 from medcalib.data.geometry import orientation
 from medcalib.data.labels import IGNORE
 from medcalib.data.load import LoadedCase
+from medcalib.data.splits import Split
+from medcalib.data.transforms import Preprocess
+from medcalib.engine.loader import preprocess_of
 from medcalib.errors import DataRefusedError, Problem
 
 
@@ -43,8 +47,10 @@ class _Seen:
     voxels: Counter[int] = field(default_factory=Counter)
     present: Counter[int] = field(default_factory=Counter)
     brightest: float = 0.0
+    preprocessed: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def add(self, loaded: LoadedCase) -> None:
+    def add(self, loaded: LoadedCase, preprocess: Preprocess) -> None:
+        self.preprocessed[loaded.case.id] = preprocess.shape_of(loaded.image.shape[1:], loaded.affine)
         self.shapes.append(loaded.image.shape[1:])
         self.spacings.append(loaded.spacing_mm)
         self.orientations[orientation(loaded.affine)] += 1
@@ -59,7 +65,7 @@ class _Seen:
 def inspect(config: RunConfig) -> Inspection:
     """Read every case of the config's data folder completely and report everything at once."""
     cases, problems = scan(config.data, config.root)
-    seen, channels = _Seen(), None
+    seen, channels, preprocess = _Seen(), None, preprocess_of(config)
     for case in tqdm(cases, "check", leave=False, disable=not sys.stderr.isatty()):
         loaded, found = check_case(
             case,
@@ -71,17 +77,19 @@ def inspect(config: RunConfig) -> Inspection:
         problems += found
         if loaded is not None:
             channels = channels or loaded.image.shape[0]
-            seen.add(loaded)
+            seen.add(loaded, preprocess)
     facts = _facts(config, cases, seen)
     try:
         if cases:
-            facts["split"] = {name: len(part) for name, part in split_of(config, cases).items()}
+            split = split_of(config, cases)
+            facts["split"] = {name: len(part) for name, part in split.items()}
+            problems += _thin(config.train.patch_size, split, seen.preprocessed)
             if not facts["split"]["test"]:
                 message = "no case is left for test: `predict` has nothing to do without --split val"
                 problems.append(Problem("split", "empty_test", message, "warning"))
     except DataRefusedError as error:
         problems += [_as_told(p) for p in error.problems]
-    return Inspection(merged_warnings(problems), facts)
+    return Inspection(sorted(problems, key=lambda problem: problem.level), facts)
 
 
 def _as_told(problem: Problem) -> Problem:
@@ -89,6 +97,23 @@ def _as_told(problem: Problem) -> Problem:
     if problem.reason != "empty_split":
         return problem
     return Problem(problem.where, problem.reason, f"{problem.message}; training is refused until then", "warning")
+
+
+def _thin(patch: Sequence[int], split: Split, shapes: Mapping[str, Sequence[int]]) -> list[Problem]:
+    """Volumes that are padded along an axis where no training case is: padding is new to the network."""
+    trained = [shapes[case.id] for case in split["train"] if case.id in shapes]
+    thinnest = [min(sizes) for sizes in zip(*trained, strict=True)] or [0] * 3
+    problems = []
+    for case in (case for name in ("val", "test") for case in split[name] if case.id in shapes):
+        axes = [axis for axis in range(3) if shapes[case.id][axis] < patch[axis] <= thinnest[axis]]
+        if axes:
+            message = (
+                f"has {' x '.join(map(str, shapes[case.id]))} voxels once preprocessed, less than `train.patch_size` "
+                f"along axis {' and '.join(map(str, axes))}: it is padded there, and no training case is; a network "
+                "that has seen no padding fails on such volumes, so choose a patch as thin as the thinnest"
+            )
+            problems.append(Problem(case.id, "thin_volume", message, "warning"))
+    return problems
 
 
 def _facts(config: RunConfig, cases: list[Case], seen: _Seen) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,10 @@ from medcalib.data.load import load_case
 from medcalib.data.transforms import Item, PatchSampler, Preprocess
 from medcalib.engine.shared_memory import batch_bytes, require_shared_memory
 from medcalib.engine.signals import obey_parent_only
+from medcalib.engine.surroundings import cores
 from medcalib.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
 Draw = tuple[int, int]  # index of the case, seed of the patch
 
 
@@ -165,7 +168,8 @@ def training_loader(config: RunConfig, cases: Sequence[Case], channels: int) -> 
     Raises `ConfigError` where shared memory is too small for the workers' batches.
     """
     train = config.train
-    require_shared_memory(train.workers, batch_bytes(train.batch_size, channels, train.patch_size))
+    workers = _workers(train.workers)
+    require_shared_memory(workers, batch_bytes(train.batch_size, channels, train.patch_size))
     sampler = PatchSampler(train.patch_size, train.foreground_share, **dict(config.augment))
     batches = EpochBatches(
         len(cases),
@@ -179,14 +183,22 @@ def training_loader(config: RunConfig, cases: Sequence[Case], channels: int) -> 
     loader: DataLoader[Any] = DataLoader(
         PatchDataset(preprocessed(config, cases), sampler, channels),
         batch_sampler=batches,
-        num_workers=train.workers,
-        persistent_workers=train.workers > 0,
+        num_workers=workers,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=obey_parent_only,
         # its own, else starting workers draws from the generator of dropout, and a resumed run draws once more
         generator=torch.Generator().manual_seed(train.seed),
     )
     return loader, batches
+
+
+def _workers(asked: int) -> int:
+    """No more than there are cores: others would only wait. Their number changes no result."""
+    usable = min(asked, cores())
+    if usable < asked and distributed.is_main():
+        log.info("%d loader workers in place of %d (`train.workers`): as many as there are cores", usable, asked)
+    return usable
 
 
 def validation_items(config: RunConfig, cases: Sequence[Case]) -> tuple[Any, int]:

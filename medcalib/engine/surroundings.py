@@ -26,6 +26,11 @@ _PACKAGES = ("monai", "numpy")
 _VALUED = ("--loss", "--set")  # options whose values say what was done, not where
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def surroundings(device: torch.device) -> dict[str, Any]:
     """Facts by name; `null` for what cannot be found out."""
     cuda = device.type == "cuda"
@@ -36,7 +41,7 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "host": {
             "system": f"{platform.system()} {platform.machine()}",
             "cpu": _cpu(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": cores(),
             "device": torch.cuda.get_device_name(device) if cuda else device.type,
         },
         "ranks": distributed.ranks(),

@@ -26,7 +26,7 @@ from medcalib.losses.reduction import valid_mean
 from medcalib.losses.registry import RECIPES, TERMS, Recipe
 from medcalib.losses.state import RunningSums
 from medcalib.losses.term import Term
-from medcalib.options import check_option, known_names
+from medcalib.options import check_option, suggestion
 
 __all__ = [
     "RECIPES",
@@ -111,7 +111,7 @@ def build_terms(
         raise ValueError(f"num_classes must be at least 2 (background included), got {num_classes}")
     unknown = [term for term, _, _ in parts if term not in TERMS]
     if unknown:
-        raise ValueError(f"unknown term {unknown[0]!r}; {known_names(unknown[0], TERMS)}")
+        raise ValueError(f"unknown term {unknown[0]!r}; {suggestion(unknown[0], TERMS)}")
     likelihoods = [term for term, _, _ in parts if TERMS[term].likelihood]
     if len(likelihoods) > 1:
         raise ValueError(f"{' and '.join(likelihoods)} are both likelihoods; keep one of them")
@@ -147,5 +147,5 @@ def _checked_weight(weight: float) -> float:
 
 def _recipe(name: str) -> Recipe:
     if name not in RECIPES:
-        raise ValueError(f"unknown loss {name!r}; {known_names(name, RECIPES)}")
+        raise ValueError(f"unknown loss {name!r}; {suggestion(name, RECIPES)}")
     return RECIPES[name]

@@ -132,3 +132,22 @@ def test_references_come_from_a_config_or_a_flat_folder(heart: Path, tmp_path: P
     assert list(references(tmp_path, None)) == ["a"]
     with pytest.raises(DataRefusedError, match="does not exist"):
         references(tmp_path / "absent", config().data)
+
+
+def test_training_tells_the_warnings_of_the_folder_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in (f"p{patient}_{phase}" for patient in range(6) for phase in ("ED", "ES")):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{name}.nii.gz").write_bytes(b"")
+    chosen = with_root(config({"layout": "files"}), str(tmp_path))
+    cases_and_split(chosen)
+    [record] = caplog.records
+    assert record.getMessage().startswith("warning: patients: each of 12 cases counts as a patient of its own, but")
+    caplog.clear()
+    split = cases_and_split(with_root(config({"layout": {"name": "files", "patient": "(.+)_.*"}}), str(tmp_path)))
+    assert caplog.records == []
+    assert {name: len({c.patient_id for c in part}) for name, part in split.items()} == {
+        "train": 4,
+        "val": 1,
+        "test": 1,
+    }

@@ -300,6 +300,24 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, came
         ("=3", "--set =3: expected key=value, such as --set train.epochs=5"),
         ("a..b=3", "--set a..b=3: expected key=value, such as --set train.epochs=5"),
         ("train.epohs=3", "--set train.epohs: train.epohs: unknown key; did you mean 'epochs'?"),
+        ("epochs=3", "--set epochs: epochs: unknown key; did you mean 'train.epochs'?"),
+        ("epoch=3", "--set epoch: epoch: unknown key; did you mean 'train.epochs'?"),
+        ("train.spacing=3", "--set train.spacing: train.spacing: unknown key; did you mean 'preprocess.spacing_mm'?"),
+        ("train.loss=ce", "--set train.loss: train.loss: unknown key; did you mean 'loss' at the top level?"),
+        ("data.name=x", "--set data.name: data.name: unknown key; did you mean 'name' at the top level?"),
+        (
+            "data.label=x",
+            "--set data.label: data.label: unknown key; did you mean 'data.layout.label' or 'data.labels'?",
+        ),
+        (
+            "batch_size=3",
+            "--set batch_size: batch_size: unknown key; did you mean 'train.batch_size' or 'predict.batch_size'?",
+        ),
+        (
+            "score.zzz=3",
+            "--set score.zzz: score.zzz: unknown key; known: bins, edges, regions, distances, boundary_mm, "
+            "surface_tolerance_mm, protocols",
+        ),
         ("train.epochs=abc", "--set train.epochs: train.epochs: expected a whole number, got text 'abc'"),
         ("train.epochs=5=6", "--set train.epochs: train.epochs: expected a whole number, got text '5=6'"),
         ("train.lr=", "--set train.lr: train.lr: expected a number, got null"),

@@ -193,3 +193,15 @@ def test_the_schema_rejects_what_the_reader_rejects(
     assert not schema.is_valid(MINIMAL | change)
     with pytest.raises(ConfigError):
         written(tmp_path, json.dumps(MINIMAL | change))
+
+
+def test_the_schema_says_what_each_option_of_a_layout_is() -> None:
+    layouts = {name: part for name, part in json_schema()["$defs"].items() if name.startswith("layout_")}
+    assert len(layouts) == 6
+    untold = [
+        f"{name}.{key}"
+        for name, part in layouts.items()
+        for key, value in part["properties"].items()
+        if key != "name" and not value.get("description")
+    ]
+    assert untold == []

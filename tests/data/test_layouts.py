@@ -443,6 +443,27 @@ def test_files_takes_one_pattern_a_channel_and_a_patient_of_the_id(tmp_path: Pat
     assert [p.name for p in cases[0].images] == ["sub-1_ses-1_T1w.nii.gz", "sub-1_ses-1_T2w.nii.gz"]
     _, problems = scan(files, tmp_path, patient=r"(pat[0-9]+)", **options)
     assert [p.reason for p in problems] == ["no_patient"] * 3
+    assert {p.message for p in problems} == {
+        "`data.layout.patient: '(pat[0-9]+)'` must match the whole case id, and does not; correct it"
+    }
+    _, problems = scan(files, tmp_path, patient=r"(sub-[0-9]+)", **options)
+    assert {p.message.split("; ")[1] for p in problems} == {"write '(sub-[0-9]+).*', which does"}
+
+
+@pytest.mark.parametrize("name", ["brats", "flare", "msd", "nnunet"])
+def test_every_layout_that_takes_each_case_as_a_patient_can_be_told_otherwise(
+    name: str, phantom: Callable[[str], Path]
+) -> None:
+    root = phantom(name)
+    cases, _ = scan(LAYOUTS[name], root)
+    assert [case.patient_id for case in cases] == [case.id for case in cases]
+    cases, problems = scan(LAYOUTS[name], root, patient="(.+)_.*")
+    assert problems == []
+    assert [case.patient_id for case in cases] == [case.id.rpartition("_")[0] for case in cases]
+    cases, problems = scan(LAYOUTS[name], root, patient="(x+)")
+    assert (cases, {p.reason for p in problems}) == ([], {"no_patient"})
+    with pytest.raises(ValueError, match="patient needs one group"):
+        scan(LAYOUTS[name], root, patient="x")
 
 
 @pytest.mark.fault(36)

@@ -304,6 +304,19 @@ def test_classes_of_the_validation_of_a_fold_come_from_the_training_folder(tmp_p
     assert label_map_of(npz) == HEART
 
 
+def test_probabilities_without_dataset_json_are_told_what_to_copy_and_not_that_folders_are_swapped(
+    tmp_path: Path, label: Path
+) -> None:
+    npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
+    moved = npz.with_name("dataset.json").rename(tmp_path / "moved.json")
+    error = refusal(npz, label)
+    assert error.reason == "missing_sidecar"
+    assert "; copy dataset.json, and plans.json, which nnU-Net writes beside its predictions" in str(error)
+    assert "swapped" not in str(error)
+    moved.rename(npz.with_name("dataset.json"))
+    assert_array_equal(read(npz, label).probs, PROBS)
+
+
 def test_another_file_named_dataset_json_above_is_no_description(tmp_path: Path) -> None:
     npz = write_nnunet(tmp_path / "pred", PROBS, LPS)
     npz.with_name("dataset.json").unlink()

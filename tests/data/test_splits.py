@@ -46,6 +46,13 @@ def test_folds_partition_the_patients_and_share_the_test_set(
     number: int, frames: int, folds: int, seed: int, test: float | str
 ) -> None:
     cases = cohort(number, frames, test_from=number - 1)
+    left = number - (1 if isinstance(test, str) else round(test * number))
+    if 1 < left < folds:
+        with pytest.raises(DataRefusedError, match=f"{folds} folds of {left} patients") as caught:
+            kfold(cases, folds=folds, seed=seed, test=test)
+        assert [p.reason for p in caught.value.problems] == ["too_many_folds"]
+        assert f"set `split.folds` to {left} or less" in str(caught.value)
+        return
     found = [kfold(cases, folds=folds, fold=fold, seed=seed, test=test) for fold in range(folds)]
     for split in found:
         train, val, held_out = sides(split)
@@ -113,7 +120,7 @@ def test_two_frames_of_a_patient_on_two_sides_are_a_leak(lists: dict[str, list[s
         checked(listed(cohort(3), **lists))
 
 
-@pytest.mark.parametrize(("split", "side"), [({"folds": 2, "test": 0.9}, "train"), ({"folds": 8, "fold": 7}, "val")])
+@pytest.mark.parametrize(("split", "side"), [({"folds": 2, "test": 0.9}, "train"), ({"test": 0.8, "fold": 4}, "val")])
 def test_an_empty_side_is_refused(split: dict[str, float], side: str) -> None:
     with pytest.raises(DataRefusedError, match=f"no case is left for {side}"):
         checked(kfold(cohort(5), **split))

@@ -40,6 +40,7 @@ def test_native_undoes_preprocessing_exactly_in_every_orientation(code: str) -> 
     image, label = RNG.random((2, *SHAPE), np.float32), RNG.integers(0, 4, SHAPE).astype(np.uint8)
     item = Preprocess(code, None, same)(loaded(image, label))
     assert orientation(item["affine"]) == code
+    assert Preprocess(code, None, same).shape_of(SHAPE, LPS) == item["image"].shape[1:]
     assert_array_equal(to_native(item["image"], item["affine"], LPS, SHAPE), image)
     assert_array_equal(to_native(item["label"][None].float(), item["affine"], LPS, SHAPE)[0], label)
 
@@ -54,7 +55,7 @@ def test_native_undoes_resampling_closely(code: str, spacing_mm: tuple[float, fl
     affine = np.diag([-2.0, -2.0, 3.0, 1.0])
     item = Preprocess(code, spacing_mm, same)(loaded(image, label, affine))
     assert voxel_sizes(item["affine"]) == pytest.approx(spacing_mm)
-    assert item["image"].shape[1:] == item["label"].shape
+    assert item["image"].shape[1:] == item["label"].shape == Preprocess(code, spacing_mm, same).shape_of(shape, affine)
     assert set(item["label"].unique().tolist()) == {0, 1}
     back = to_native(item["image"], item["affine"], affine, shape)
     assert np.abs(back - image).max() < 0.05

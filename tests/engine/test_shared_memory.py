@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,24 @@ def test_training_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match="--shm-size=8g"):
         train(changed(tiny, workers=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_there_are_no_more_workers_than_cores(
+    tiny: RunConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch would warn of each loader; what they load is the same."""
+    from medcalib.config.dataset import cases_and_split
+
+    caplog.set_level("INFO", "medcalib")
+    cases = cases_and_split(tiny)["train"]
+    monkeypatch.setattr("medcalib.engine.surroundings.os.sched_getaffinity", lambda _: {0, 5}, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaders = [training_loader(changed(tiny, workers=workers), cases, 1)[0] for workers in (4, 2, 0)]
+    assert [loader.num_workers for loader in loaders] == [2, 2, 0]
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 loader workers in place of 4 (`train.workers`): as many as there are cores"
+    ]
 
 
 @pytest.mark.fault(67)

@@ -61,7 +61,7 @@ def test_parts_add_up_to_the_loss(name: str) -> None:
 
 
 def test_an_unknown_name_or_hyperparameter_lists_what_exists() -> None:
-    with pytest.raises(ValueError, match=r"unknown loss 'mbsl'; did you mean 'mbls'\? known: ce, dice"):
+    with pytest.raises(ValueError, match=r"unknown loss 'mbsl'; did you mean 'mbls'\?$"):
         losses.build("mbsl", 3)
     with pytest.raises(ValueError, match="mbls has no hyperparameter alpha; it has margin"):
         losses.build("mbls", 3, alpha=1.0)

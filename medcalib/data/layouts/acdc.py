@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from medcalib.data.case import Case
 from medcalib.data.layouts.common import Problems, existing, folder, posterior
 from medcalib.errors import Problem
 
 
-def acdc(root: Path, problems: Problems, *, phases: Sequence[Literal["ED", "ES"]] = ("ED", "ES")) -> list[Case]:
+def acdc(
+    root: Path,
+    problems: Problems,
+    *,
+    phases: Annotated[Sequence[Literal["ED", "ES"]], "which of the two frames are cases"] = ("ED", "ES"),
+) -> list[Case]:
     """Cases of the ACDC challenge (MICCAI 2017): the end-diastolic and end-systolic frames.
 
     `root` is the folder that holds `training/` (and `testing/`), or its parent. Which frame is ED and which is

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from medcalib.data.case import Case
 from medcalib.data.layouts.common import Problems, check_below, check_once, existing, folder, is_file, posterior
+from medcalib.data.layouts.patients import EVERY, by_patient, check_patient
 from medcalib.data.nifti import is_nifti
 from medcalib.errors import Problem
 
 _MAX_DEPTH = 3  # root / HGG / case
+_EXAMS = r"(.+?)(?:-[0-9]{3})?"  # BraTS-GLI-00000-001 is an exam of BraTS-GLI-00000
 
 
 def brats(
     root: Path,
     problems: Problems,
     *,
-    modalities: Sequence[str] = ("t1", "t1ce", "t2", "flair"),
-    separator: Literal["_", "-"] = "_",
-    label: str = "seg",
-    label_files: Mapping[str, str] = {},
+    modalities: Annotated[Sequence[str], "endings of the images, in the order of the input channels"] = (
+        "t1",
+        "t1ce",
+        "t2",
+        "flair",
+    ),
+    separator: Annotated[Literal["_", "-"], "what stands before an ending; `-` from 2023 on"] = "_",
+    label: Annotated[str, "ending of the label"] = "seg",
+    label_files: Annotated[Mapping[str, str], "case id: the label file of a case whose label is misnamed"] = {},
+    patient: Annotated[
+        str | None, "as of the layout `files`; null: every case, and with the separator `-` as from 2023 on"
+    ] = None,
 ) -> list[Case]:
     """Cases of BraTS 2013 to 2024, at any depth below `root` (HGG/LGG folders are looked into).
 
@@ -30,8 +39,11 @@ def brats(
     set `separator` and `modalities`. The order of `modalities` is the order of the input channels.
     `label_files` names the label file of single cases, such as BraTS20_Training_355, whose label is misnamed.
     From 2023 on the patient of BraTS-GLI-00000-001 is BraTS-GLI-00000; otherwise every case is a patient.
+    `patient` says it for other names, as of the layout `files`.
     """
     check_once("modalities", modalities)
+    owner = (_EXAMS if separator == "-" else EVERY) if patient is None else patient
+    check_patient(owner)
     for name in label_files.values():
         check_below("label_files", name)
     cases = []
@@ -53,10 +65,9 @@ def brats(
         found = found or existing(path, f"{path.name}{separator}{label}", problems, path.name)
         if found is None:
             _report_label(path, separator, modalities, problems)
-        patient = re.sub(r"-\d{3}\Z", "", path.name) if separator == "-" else path.name
         known = tuple(image for image in images if image is not None)
-        cases.append(Case(path.name, patient, known, found, None, posterior(path, path.name)))
-    return cases
+        cases.append(Case(path.name, path.name, known, found, None, posterior(path, path.name)))
+    return by_patient(cases, owner, problems)
 
 
 def _case_folders(path: Path, separator: str, depth: int, problems: Problems) -> list[Path]:

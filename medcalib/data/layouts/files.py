@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 from medcalib.data.case import Case
 from medcalib.data.itk import FORMATS
 from medcalib.data.layouts.common import POSTERIOR, Problems, check_once, posterior, report_unpaired
+from medcalib.data.layouts.patients import EVERY, Patient, by_patient, check_patient
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import Problem
 
@@ -17,9 +19,9 @@ def files(
     root: Path,
     problems: Problems,
     *,
-    images: Sequence[str] = ("images/{case}.nii.gz",),
-    label: str = "labels/{case}.nii.gz",
-    patient: str = "(.+)",
+    images: Annotated[Sequence[str], "pattern of the files of each channel"] = ("images/{case}.nii.gz",),
+    label: Annotated[str, "pattern of the labels"] = "labels/{case}.nii.gz",
+    patient: Patient = EVERY,
 ) -> list[Case]:
     """Cases from patterns below `root`, one pattern a channel, such as `images/{case}_0000.nii.gz`.
 
@@ -27,7 +29,8 @@ def files(
     case id, that yields the patient: `(sub-[0-9]+)_.*` keeps all sessions of a subject on one side of the split. Raises
     ValueError for a pattern without `{case}` and for an expression without a group.
     """
-    _check_patterns(images, label, patient)
+    _check_patterns(images, label)
+    check_patient(patient)
     labels = _matches(root, label)
     found = [_apart(_matches(root, pattern), pattern, labels, label) for pattern in images]
     for by_case, pattern in zip(found, images, strict=True):
@@ -44,32 +47,21 @@ def files(
     cases = []
     for name in sorted(every):
         missing = [pattern for pattern, by_case in zip(images, found, strict=True) if name not in by_case]
-        owner = re.fullmatch(patient, name)
         if missing:
             problems.append(Problem(name, "missing_modality", f"no file matches {', '.join(missing)}; add it"))
-        elif owner is None or not owner[1]:
-            problems.append(Problem(name, "no_patient", f"the case id does not match `patient: {patient}`; correct it"))
         else:
             reference = labels.get(name)
             known = posterior(reference.parent, name) if reference else None
-            cases.append(Case(name, owner[1], tuple(by_case[name] for by_case in found), reference, None, known))
-    return cases
+            cases.append(Case(name, name, tuple(by_case[name] for by_case in found), reference, None, known))
+    return by_patient(cases, patient, problems)
 
 
-def _check_patterns(images: Sequence[str], label: str, patient: str) -> None:
+def _check_patterns(images: Sequence[str], label: str) -> None:
     check_once("images and label", [*images, label])
     for option, pattern in [*(("images", pattern) for pattern in images), ("label", label)]:
         path = PurePosixPath(pattern)
         if path.name.count("{case}") != 1 or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"{option} needs {{case}} once, in the file name, below the folder; got {pattern!r}")
-    try:
-        groups = re.compile(patient).groups
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"patient is no regular expression ({error}); expected one such as (sub-[0-9]+)_.*, got {patient!r}"
-        ) from error
-    if groups != 1:
-        raise ValueError(f"patient needs one group in parentheses, such as (sub-[0-9]+)_.*, got {patient!r}")
 
 
 def _apart(found: dict[str, Path], pattern: str, others: dict[str, Path], other: str) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medcalib.data.case import Case
 from medcalib.data.layouts.common import Problems, is_file, posterior, report_unpaired, volumes
+from medcalib.data.layouts.patients import EVERY, Patient, by_patient, check_patient
 from medcalib.data.nifti import is_nifti, stem
 from medcalib.errors import DataError, Problem
 from medcalib.files import read_json
@@ -18,12 +19,14 @@ _UNUSABLE = (
 )
 
 
-def msd(root: Path, problems: Problems) -> list[Case]:
+def msd(root: Path, problems: Problems, *, patient: Patient = EVERY) -> list[Case]:
     """Cases of an MSD task: the pairs that dataset.json lists under `training`.
 
     `root` is the task folder, or a folder that holds exactly one. Several modalities are one 4-D file with the
     channel last. Files in imagesTr or labelsTr that dataset.json does not list are reported.
+    `patient`: as of the layout `files`.
     """
+    check_patient(patient)
     task = task_folder(root, problems)
     if task is None:
         return []
@@ -40,7 +43,7 @@ def msd(root: Path, problems: Problems) -> list[Case]:
         return []
     cases = [case for entry in entries if (case := _case(task, entry, problems)) is not None]
     _report_unlisted(task, cases, problems)
-    return cases
+    return by_patient(cases, patient, problems)
 
 
 def task_folder(root: Path, problems: Problems) -> Path | None:

@@ -9,17 +9,20 @@ from typing import Any
 from medcalib.data.case import Case
 from medcalib.data.layouts.common import Problems, is_file, posterior, report_unpaired, volumes
 from medcalib.data.layouts.msd import inside, task_folder
+from medcalib.data.layouts.patients import EVERY, Patient, by_patient, check_patient
 from medcalib.data.nifti import stem
 from medcalib.errors import DataError, Problem
 from medcalib.files import read_json
 
 
-def nnunet(root: Path, problems: Problems) -> list[Case]:
+def nnunet(root: Path, problems: Problems, *, patient: Patient = EVERY) -> list[Case]:
     """Cases of an nnU-Net raw dataset, version 2 (`channel_names`) or 1 (`modality`).
 
     Channels are the files `<case>_0000`, `<case>_0001`, ... in that order. A `dataset` block in dataset.json
     with explicit paths is honored. Every case must have every channel and a label.
+    `patient`: as of the layout `files`.
     """
+    check_patient(patient)
     task = task_folder(root, problems)
     if task is None:
         return []
@@ -35,7 +38,7 @@ def nnunet(root: Path, problems: Problems) -> list[Case]:
         problems.append(Problem("dataset.json", "bad_dataset_json", message))
         return []
     if isinstance(description.get("dataset"), dict):
-        return _explicit(task, description["dataset"], problems)
+        return by_patient(_explicit(task, description["dataset"], problems), patient, problems)
     cases = _paired(task, channels, problems)
     expected = description.get("numTraining")
     if isinstance(expected, int) and expected != len(cases):
@@ -47,7 +50,7 @@ def nnunet(root: Path, problems: Problems) -> list[Case]:
                 "warning",
             )
         )
-    return cases
+    return by_patient(cases, patient, problems)
 
 
 def _paired(task: Path, channels: int, problems: Problems) -> list[Case]:

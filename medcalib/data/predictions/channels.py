@@ -109,10 +109,19 @@ def _undeclared(path: Path, configured: LabelMap | None) -> Channels:
     if configured is None:
         raise DataError(
             "missing_sidecar",
-            f"neither {path} nor a dataset.json of nnU-Net beside it names classes and codes; pass --config"
-            f"{_swapped(path)}",
+            f"neither {path} nor a dataset.json of nnU-Net beside it names classes and codes; {_described_by(path)}",
         )
     return Channels(configured, configured.class_names, reader=reader_of(path.parent))
+
+
+def _described_by(sidecar: Path) -> str:
+    """What will name the classes."""
+    if sidecar.with_suffix(".npz").is_file():
+        return (
+            "copy dataset.json, and plans.json, which nnU-Net writes beside its predictions and in the folder of its "
+            "training, there, or pass --config"
+        )
+    return f"pass --config{_swapped(sidecar)}"
 
 
 def _swapped(sidecar: Path) -> str:

@@ -21,6 +21,7 @@ from medcalib.engine.compare.plan import Plan
 from medcalib.engine.compare.progress import Progress
 from medcalib.engine.shards import Shard
 from medcalib.engine.signals import Stop, listening
+from medcalib.engine.surroundings import cores
 from medcalib.errors import Exit, PreemptedError
 from medcalib.files import appending, refuse_links_out
 
@@ -201,7 +202,6 @@ class _Runner:
 
 def _environment(slots: int) -> dict[str, Any]:
     """This process's environment, with the cores shared among the slots."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, cores // slots)
+    threads = max(1, cores() // slots)
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return {**os.environ, "OMP_NUM_THREADS": str(min(threads, int(asked)) if asked.isdecimal() else threads)}
