@@ -50,7 +50,7 @@ def command(function: Command) -> Command:
 
 @command
 def demo(out: Out = Path("demo")) -> int:
-    """The whole story on a generated phantom, on the CPU, in minutes; ends with OUT/report.html."""
+    """The whole story on a generated phantom, in minutes. On the CPU; ends with OUT/report.html."""
     from medcalib.demo import run_demo
 
     typer.echo(f"report: {run_demo(out)}")
@@ -65,7 +65,7 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     anatomy: Annotated[str | None, typer.Option(help="heart, tumor, abdomen or hippocampus.")] = None,
 ) -> int:
-    """Generate a dataset with ambiguous boundaries whose true class posterior is known."""
+    """Generate a dataset whose true class posterior is known. Its boundaries are ambiguous."""
     from medcalib.data.phantom import write_dataset
 
     try:
@@ -78,7 +78,7 @@ def phantom(
 
 @command
 def check(config: Config, data: Data = None, set_: Set = None, as_json: AsJson = False) -> int:
-    """Report every problem of a config and its data folder at once."""
+    """Report every problem of a config and its data at once."""
     loaded = load_config(config, set_, data)  # first: a wrong name needs none of the imports
     from medcalib.engine.inspect import inspect
     from medcalib.report.text import facts_text
@@ -100,14 +100,16 @@ def train(
     out: Out,
     data: Data = None,
     loss: Annotated[str | None, typer.Option(help="A loss; its options are the config's, else defaults.")] = None,
+    device: Annotated[str | None, typer.Option(help="In place of train.device: auto, cpu, cuda, cuda:1.")] = None,
     set_: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue after the last checkpoint.")] = False,
 ) -> int:
-    """Train a network; OUT becomes a run folder, whose progress.html shows the curves meanwhile.
+    """Train a network. OUT becomes a run folder, whose progress.html shows the curves meanwhile.
 
     SIGTERM, SIGUSR1 and Ctrl-C end it after a step, with code 75.
     """
-    loaded = load_config(config, set_, data, loss)
+    placed = [] if device is None else [f"train.device={device}"]
+    loaded = load_config(config, [*(set_ or ()), *placed], data, loss)
     from medcalib.distributed import is_main
     from medcalib.engine.train import train as run_training
     from medcalib.report.run_page import RunPage
@@ -133,7 +135,7 @@ def predict(
     calibrator: Annotated[Path | None, typer.Option(help="A file that `calibrate` wrote for this run.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Write probabilities of the cases of one split of the run, on the images' own grids."""
+    """Write the probabilities of a run on one split. They are on the images' own grids."""
     from medcalib.engine.predict import predict as run_prediction
 
     index = run_prediction(run, out, split=split, data=data, device=device, weights=weights, calibrator=calibrator)
@@ -163,7 +165,7 @@ def report(
     cases: Annotated[int, typer.Option(min=1, help="Cases a method in slices, from the worst to the best.")] = 3,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Calibration report",
 ) -> int:
-    """One self-contained HTML page; needs neither GPU nor images. Code 4: there are scores without any case."""
+    """One self-contained HTML page of scores. Needs no GPU and no images. Code 4: some scores have no case."""
     from medcalib.files import read_json
     from medcalib.report import build_report
     from medcalib.report.underlays import underlays
@@ -182,7 +184,7 @@ def report(
 def schema(
     out: Annotated[Path | None, typer.Option(help="File to write; standard output without it.")] = None,
 ) -> int:
-    """JSON schema of configs, for editors (first line: # yaml-language-server: $schema=FILE)."""
+    """JSON schema of configs, for editors. First line: # yaml-language-server: $schema=FILE."""
     from medcalib.config import json_schema
     from medcalib.files import write_json
 
@@ -230,7 +232,7 @@ def losses(
     bibtex: Annotated[bool, typer.Option(help="Print the papers to cite.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """The losses: equation in one line, hyperparameters with defaults, and where they are from."""
+    """The losses: equation, options with defaults, source."""
     from medcalib.config.listing import list_losses
     from medcalib.losses.citations import entries
 

@@ -47,7 +47,7 @@ def _losses(
     ledger: Annotated[Path | None, typer.Option(help="CSV file to append the numbers to.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """The calibration losses against F.cross_entropy, MONAI and plain torch: time, memory, accuracy."""
+    """The losses against cross-entropy: time, memory, accuracy. MONAI and plain torch are measured beside them."""
     import torch
 
     from medcalib.engine.bench import Settings, append, check_ledger, read_shapes, run
@@ -86,7 +86,7 @@ def _train(
     set_: Set = None,
     as_json: AsJson = False,
 ) -> int:
-    """What share of a training step goes to data, network, loss and optimizer; voxels a second, memory, GPU at work."""
+    """What each phase of a training step takes. Data, network, loss, optimizer; voxels a second, memory, busy GPU."""
     from medcalib.engine.bench_synthetic import chosen
     from medcalib.engine.bench_train import bench_steps
 

@@ -22,6 +22,7 @@ from medcalib.cli_support import (
     echo_index,
     echo_json,
     optional_config,
+    together,
 )
 from medcalib.errors import ConfigError, Exit
 
@@ -70,7 +71,7 @@ def calibrate(
     device: str = "auto",
     as_json: AsJson = False,
 ) -> int:
-    """Fit a calibrator on held-out cases: the validation split of a run, or predictions of any tool.
+    """Fit a calibrator on held-out cases. Those are the validation split of a run, or predictions of any tool.
 
     Apply it with `predict --calibrator`, or to predictions on disk with `apply`.
     """
@@ -110,7 +111,7 @@ def apply(
     assume_orientation: AssumeOrientation = False,
     as_json: AsJson = False,
 ) -> int:
-    """Repair predictions of any tool with a calibrator; OUT becomes a folder that `score` and `maps` read."""
+    """Repair predictions of any tool with a calibrator. OUT becomes a folder that `score` and `maps` read."""
     from medcalib.engine.apply import apply_calibrator
 
     index = apply_calibrator(
@@ -174,7 +175,7 @@ def _tell(fitted: Any, out: Path, refused: list[dict[str, str]], as_json: bool) 
         shown = {**fitted.plain(), **{key: value for key, value in facts.items() if key != "folds"}}
         echo_json({**shown, "refused": refused})
         return
-    for entry in refused:
+    for entry in together(refused):
         typer.echo(refusal_line(entry), err=True)
     typer.echo(repr(fitted))
     used = f"{facts['voxels']:,} voxels of {len(facts['cases'])} cases, region {facts['region']}"

@@ -67,7 +67,7 @@ def compare(
     set_: Set = None,
     as_json: AsJson = False,
 ) -> int:
-    """Train methods x seeds, repair and score them, and write the table with intervals and ranks into OUT.
+    """Train methods x seeds, repair, score and rank them. OUT gets a page and tables with intervals and ranks.
 
     Started again it goes on: finished cells are kept, interrupted trainings resume. Losses, seeds and calibrators may
     be added. A cell that fails is named in the table, and the others go on.

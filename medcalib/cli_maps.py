@@ -56,7 +56,7 @@ def maps(
     assume_orientation: AssumeOrientation = False,
     as_json: AsJson = False,
 ) -> int:
-    """Write confidence, entropy, error and local calibration-gap maps as NIfTI on the images' grids."""
+    """Write calibration maps as NIfTI on the images' grids. Confidence, entropy, error, local gap, and more."""
     loaded = optional_config(config, set_, None)
     from medcalib.metrics.regions import BOUNDARY_MM
     from medcalib.report.maps import write_maps

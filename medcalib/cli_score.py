@@ -53,7 +53,7 @@ def score(
     assume_orientation: AssumeOrientation = False,
     as_json: AsJson = False,
 ) -> int:
-    """Score predictions against reference labels: Dice, HD95 and exact calibration errors.
+    """Score predictions against labels: Dice, HD95, exact ECE. All other scores are in OUT/scores.json.
 
     Started again, it goes on where it was stopped: a case whose files and settings have not changed is not scored
     again.
@@ -99,7 +99,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder to write; may be one of them.")],
     as_json: AsJson = False,
 ) -> int:
-    """Make the scores of one run of its shards, exactly; names what is missing or contradictory."""
+    """Make the scores of one run of its shards, exactly. Names what is missing or contradictory."""
     from medcalib.engine.merge import merge as run_merge
 
     return _tell(run_merge(scores, out), as_json)
@@ -111,7 +111,7 @@ def pseudonymize(
     out: Out,
     as_json: AsJson = False,
 ) -> int:
-    """Write the scores again without names of cases and patients, to give away; `report` and `merge` read them.
+    """Write the scores again without names, to give away. `report` and `merge` read them.
 
     Keep the key: without it nobody can tell who is who, or guess it from a list of names.
     """

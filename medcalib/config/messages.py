@@ -14,7 +14,7 @@ from medcalib.config.reader import KeyPath, Source
 from medcalib.options import nearest, suggestion
 from medcalib.plain import one_line
 
-__all__ = ["dotted", "explain", "real_path", "shown", "suggestion"]
+__all__ = ["dotted", "explain", "real_path", "shown"]
 
 _EXPECTED = {
     "int_type": "a whole number",

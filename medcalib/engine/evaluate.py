@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 import medcalib
 from medcalib.config import RunConfig
-from medcalib.config.messages import suggestion
 from medcalib.config.references import paired
 from medcalib.config.schema import DataConfig, ScoreConfig
 from medcalib.data.predictions import INDEX, without_folders
@@ -27,6 +26,7 @@ from medcalib.files import CASE_ID, make_folder, read_json, remove_abandoned
 from medcalib.metrics.numbers import CASE_KEYS
 from medcalib.metrics.protocols import PROTOCOLS
 from medcalib.metrics.regions import REGIONS
+from medcalib.options import suggestion
 
 __all__ = ["evaluate"]
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from medcalib.calibrators import Calibrator
-from medcalib.config.messages import suggestion
 from medcalib.data.case import Case
 from medcalib.data.labels import IGNORE
 from medcalib.errors import ConfigError
 from medcalib.metrics.regions import BOUNDARY_MM, REGIONS, Voxels, near_surface
+from medcalib.options import suggestion
 
 __all__ = ["Sampling"]
 

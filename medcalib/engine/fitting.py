@@ -12,12 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from medcalib import calibrators
 from medcalib.calibrators import Calibrator
-from medcalib.config.messages import suggestion
 from medcalib.engine.fit_samples import Sample, rows
 from medcalib.errors import ConfigError
 from medcalib.metrics import CalibrationCounts
 from medcalib.metrics.calibration import Edges
-from medcalib.options import check_option
+from medcalib.options import check_option, suggestion
 
 Scores = dict[str, float | None]
 REGIONS = ("all", "foreground", "pred_foreground")

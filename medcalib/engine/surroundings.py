@@ -23,7 +23,7 @@ from medcalib.ops import backend
 
 REMOVED = "…"
 _PACKAGES = ("monai", "numpy")
-_VALUED = ("--loss", "--set")  # options whose values say what was done, not where
+_VALUED = ("--loss", "--device", "--set")  # options whose values say what was done, not where
 
 
 def cores() -> int:

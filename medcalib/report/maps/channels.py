@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from medcalib.config.messages import suggestion
 from medcalib.data.predictions import Channels
 from medcalib.errors import ConfigError, DataError
 from medcalib.files import check_case_id
+from medcalib.options import suggestion
 from medcalib.report.maps.kinds import CHANNEL_KINDS, KINDS
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

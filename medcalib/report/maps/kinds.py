@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medcalib.config.messages import suggestion
 from medcalib.data.nifti import About
 from medcalib.errors import ConfigError
+from medcalib.options import suggestion
 
 GAP_RANGE = 0.5  # the page's colors of a gap end here too
 BACKGROUND, BOUNDARY, FOREGROUND = 0, 1, 2
