@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -22,12 +22,12 @@ def unet(
     in_channels: int,
     num_classes: int,
     *,
-    channels: Sequence[int] = (16, 32, 64, 128),
-    strides: Sizes = (2, 2, 2),
-    kernel_size: int = 3,
-    num_res_units: int = 0,
-    norm: Literal["instance", "batch"] = "instance",
-    dropout: float = 0.0,
+    channels: Annotated[Sequence[int], "feature channels of each level"] = (16, 32, 64, 128),
+    strides: Annotated[Sizes, "between levels, one fewer than channels; a number, or one per axis"] = (2, 2, 2),
+    kernel_size: Annotated[int, "odd"] = 3,
+    num_res_units: Annotated[int, "residual units of a level; 0: plain convolutions"] = 0,
+    norm: Annotated[Literal["instance", "batch"], "normalization"] = "instance",
+    dropout: Annotated[float, "share of features dropped in training"] = 0.0,
 ) -> nn.Module:
     """MONAI's 3D U-Net: `channels` of each level, `strides` between them (one fewer)."""
     from monai.networks.nets import UNet
@@ -43,11 +43,11 @@ def dynunet(
     in_channels: int,
     num_classes: int,
     *,
-    filters: Sequence[int] = (32, 64, 128, 256),
-    kernel_size: Sizes = (3, 3, 3, 3),
-    strides: Sizes = (1, 2, 2, 2),
-    res_block: bool = False,
-    dropout: float = 0.0,
+    filters: Annotated[Sequence[int], "feature channels of each level"] = (32, 64, 128, 256),
+    kernel_size: Annotated[Sizes, "of each level; a number, or one per axis"] = (3, 3, 3, 3),
+    strides: Annotated[Sizes, "into each level; a number, or one per axis"] = (1, 2, 2, 2),
+    res_block: Annotated[bool, "residual blocks"] = False,
+    dropout: Annotated[float, "share of features dropped in training"] = 0.0,
 ) -> nn.Module:
     """MONAI's DynUNet, the U-Net of nnU-Net: one entry a level; the first stride is usually 1."""
     from monai.networks.nets import DynUNet
@@ -63,10 +63,10 @@ def segresnet(
     in_channels: int,
     num_classes: int,
     *,
-    init_filters: int = 16,
-    blocks_down: Sequence[int] = (1, 2, 2, 4),
-    blocks_up: Sequence[int] = (1, 1, 1),
-    dropout: float = 0.0,
+    init_filters: Annotated[int, "feature channels of the first level, a multiple of 8"] = 16,
+    blocks_down: Annotated[Sequence[int], "residual blocks of each level on the way down"] = (1, 2, 2, 4),
+    blocks_up: Annotated[Sequence[int], "of each level on the way up, one fewer"] = (1, 1, 1),
+    dropout: Annotated[float, "share of features dropped in training"] = 0.0,
 ) -> nn.Module:
     """MONAI's SegResNet; each level after the first halves the volume. `init_filters` a multiple of 8."""
     from monai.networks.nets import SegResNet

@@ -64,8 +64,8 @@ Positive = Annotated[int, Field(ge=1)]
 class TermConfig(Closed):
     """One summand of a loss that is put together by hand."""
 
-    term: Term
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    term: Term = Field(description="a name, or a mapping with its options")
+    weight: Annotated[float, Field(ge=0)] = Field(1.0, description="factor of the term")
 
 
 _CUSTOM = {"terms": Parameter("terms", Parameter.KEYWORD_ONLY, annotation=tuple[TermConfig, ...])}
@@ -75,7 +75,7 @@ Loss: Any = union("loss", {name: parameters(name) for name in RECIPES} | {"custo
 class DataConfig(Closed):
     """Where the volumes are and what their labels mean."""
 
-    layout: Layout
+    layout: Layout = Field(description="how the folder is laid out")
     labels: dict[str, Codes] = Field(description="class name -> code(s) in the label files; background first")
     root: str | None = Field(None, description="dataset folder; --data takes its place")
     convention: Literal[tuple(CONVENTIONS)] | None = Field(  # type: ignore[valid-type]
@@ -143,7 +143,7 @@ class PreprocessConfig(Closed):
         None,
         description="resample to this voxel size along the reoriented axes; null keeps each volume's own",
     )
-    intensity: Intensity = Field({"name": "zscore"}, validate_default=True)
+    intensity: Intensity = Field({"name": "zscore"}, validate_default=True, description="scaling of the images")
 
     @field_validator("orientation")
     @classmethod
@@ -159,29 +159,29 @@ class AugmentConfig(Closed):
     flip_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = Field((), description="axes flipped at random")
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="in the plane of axes 0 and 1")
     zoom: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0.1 scales by 0.9 to 1.1")
-    noise_std: Annotated[float, Field(ge=0)] = 0.0
-    intensity_shift: Annotated[float, Field(ge=0)] = 0.0
-    intensity_scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    noise_std: Annotated[float, Field(ge=0)] = Field(0.0, description="of Gaussian noise, in scaled intensities")
+    intensity_shift: Annotated[float, Field(ge=0)] = Field(0.0, description="added: at most so much, either way")
+    intensity_scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0.1 multiplies by 0.9 to 1.1")
     probability: Share = Field(0.3, description="of rotation/zoom, noise and intensity changes; flips have 0.5")
 
 
 class TrainConfig(Closed):
     """The training loop."""
 
-    patch_size: Size3
-    epochs: Positive = 100
+    patch_size: Size3 = Field(description="voxels of a training patch, on the preprocessed grid")
+    epochs: Positive = Field(100, description="of steps_per_epoch steps")
     steps_per_epoch: Positive | None = Field(None, description="null: one pass over the training cases")
     batch_size: Positive = Field(2, description="patches that a rank takes at once")
     accumulate: Positive = Field(
         1, description="batches whose gradients make one step; it sees batch_size x accumulate x ranks patches"
     )
     foreground_share: Share = Field(0.5, description="share of patches centered on a foreground voxel")
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Annotated[float, Field(gt=0, le=10)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="those of torch")
+    lr: Annotated[float, Field(gt=0, le=10)] = Field(1e-3, description="learning rate before the schedule")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-5, description="as the optimizer takes it")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.99, description="of sgd (Nesterov)")
-    schedule: Literal["cosine", "poly", "step", "constant"] = "cosine"
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["cosine", "poly", "step", "constant"] = Field("cosine", description="of lr, epoch by epoch")
+    warmup_epochs: Annotated[int, Field(ge=0)] = Field(0, description="epochs in which lr rises to its value")
     step_epochs: Positive = Field(50, description="of the step schedule: times 0.1 after so many epochs")
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(12.0, description="largest gradient norm")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -194,9 +194,9 @@ class TrainConfig(Closed):
     deterministic: bool = Field(
         True, description="the same numbers from the same seed on one GPU; false lets cuDNN try out what is fastest"
     )
-    device: Device = "auto"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    workers: Annotated[int, Field(ge=0, le=64)] = 0
+    device: Device = Field("auto", description="auto: a CUDA device where there is one, else cpu")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="of weights, patches and augmentation")
+    workers: Annotated[int, Field(ge=0, le=64)] = Field(0, description="processes that load; at most one a core")
     cache: Literal["memory", "disk", "none"] = Field(
         "memory", description="where preprocessed volumes are kept; disk: in cache_dir, for this and all later runs"
     )
@@ -229,17 +229,19 @@ class TrainConfig(Closed):
 class PredictConfig(Closed):
     """Sliding-window inference, used in validation too. Windows are blended as logits."""
 
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    blend: Literal["gaussian", "constant"] = "gaussian"
-    batch_size: Positive = 2
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(0.5, description="share of a window that the next one repeats")
+    blend: Literal["gaussian", "constant"] = Field("gaussian", description="weight of a window's voxels")
+    batch_size: Positive = Field(2, description="windows at once")
 
 
 class ScoreConfig(Closed):
     """What is scored."""
 
-    bins: int = 15
+    bins: int = Field(15, description="equal bins of confidence that scores are shown for")
     edges: Literal["right", "left"] = Field("right", description="right: (a, b], as in the papers; left: [a, b)")
-    regions: tuple[Literal[tuple(REGIONS)], ...] = tuple(REGIONS)  # type: ignore[valid-type]
+    regions: tuple[Literal[tuple(REGIONS)], ...] = Field(  # type: ignore[valid-type]
+        tuple(REGIONS), description="where calibration is scored"
+    )
     distances: bool = Field(True, description="compute HD95 and surface Dice, which cost more than all other scores")
     boundary_mm: Annotated[float, Field(ge=0, le=1000)] = Field(
         BOUNDARY_MM, description="half the width of the region `boundary`, on each side of a label surface"
@@ -262,16 +264,16 @@ class ScoreConfig(Closed):
 class RunConfig(Closed):
     """Everything that decides a run. Saved, complete, beside its results."""
 
-    name: RunName
-    data: DataConfig
-    split: Split = Field({"name": "kfold"}, validate_default=True)
-    preprocess: PreprocessConfig = PreprocessConfig()
-    augment: AugmentConfig = AugmentConfig()
-    model: Model = Field({"name": "unet"}, validate_default=True)
-    loss: Loss = Field({"name": "ce"}, validate_default=True)
-    train: TrainConfig
-    predict: PredictConfig = PredictConfig()
-    score: ScoreConfig = ScoreConfig()
+    name: RunName = Field(description="of the data set, in reports and tables")
+    data: DataConfig = Field(description="the data set")
+    split: Split = Field({"name": "kfold"}, validate_default=True, description="who trains, validates, tests")
+    preprocess: PreprocessConfig = Field(PreprocessConfig(), description="orientation, voxel size, intensities")
+    augment: AugmentConfig = Field(AugmentConfig(), description="random changes of training patches")
+    model: Model = Field({"name": "unet"}, validate_default=True, description="a network of MONAI")
+    loss: Loss = Field({"name": "ce"}, validate_default=True, description="`medcalib losses` explains them")
+    train: TrainConfig = Field(description="the training loop")
+    predict: PredictConfig = Field(PredictConfig(), description="sliding windows")
+    score: ScoreConfig = Field(ScoreConfig(), description="what is scored")
 
     @property
     def num_classes(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -17,10 +17,12 @@ NAMES = ("train", "val", "test")
 def kfold(
     cases: Sequence[Case],
     *,
-    folds: int = 5,
-    fold: int = 0,
-    seed: int = 0,
-    test: float | Literal["layout"] = 0.2,
+    folds: Annotated[int, "parts of the patients that are not tested"] = 5,
+    fold: Annotated[int, "the part that validates, from 0; the others train"] = 0,
+    seed: Annotated[int, "of the order of patients"] = 0,
+    test: Annotated[
+        float | Literal["layout"], "share of patients held out; layout: the cases that the folders mark as test"
+    ] = 0.2,
 ) -> Split:
     """Seeded k-fold over patients; fold `fold` validates, the other folds train.
 
@@ -48,7 +50,13 @@ def _too_many(folds: int, left: int, held_out: int) -> str:
     return f"{folds} folds of {left} patients{beside}; set `split.folds` to {left} or less, or add patients"
 
 
-def listed(cases: Sequence[Case], *, train: Sequence[str], val: Sequence[str], test: Sequence[str] = ()) -> Split:
+def listed(
+    cases: Sequence[Case],
+    *,
+    train: Annotated[Sequence[str], "ids of patients or cases"],
+    val: Annotated[Sequence[str], "the same"],
+    test: Annotated[Sequence[str], "the same"] = (),
+) -> Split:
     """Explicit lists of patient or case ids. Cases in no list are left out."""
     wanted = {name: set(ids) for name, ids in zip(NAMES, (train, val, test), strict=True)}
     known = {case.id for case in cases} | {case.patient_id for case in cases}
