@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-SHARE = 1e-4  # of the loss, below which a term does not move a network
+SHARE = 0.01  # of the loss: on hippocampi margins below it had no effect on ECE, and those above 0.03 had one
 
 
 def idle_terms(line: dict[str, Any], loss: str) -> list[str]:
-    """One warning a term whose mean over the epoch was below 1e-4 of the loss.
+    """One warning a term whose mean over the epoch was below 1 % of the loss.
 
     `line` is one of metrics.jsonl, `loss` the name of the loss in the config.
     """
@@ -16,8 +16,8 @@ def idle_terms(line: dict[str, Any], loss: str) -> list[str]:
     parts = {name: value for name, value in line.get("parts", {}).items() if value is not None}
     total = sum(abs(value) for value in parts.values())
     return [
-        f"{name} of loss {loss} was {value:.2g} of a loss of {line['loss']:.4g} in the last epoch: the network was "
-        f"trained as without it; `{help_}` says which options have an effect, docs/margin.md how to choose a margin"
+        f"{name} of loss {loss} was {value:.2g} of a loss of {line['loss']:.4g} in the last epoch, less than 1 %: "
+        f"hardly more than none; `{help_}` says which options have an effect, docs/margin.md how to choose a margin"
         for name, value in parts.items()
         if abs(value) < SHARE * total
     ]

@@ -15,9 +15,9 @@ from medcalib.engine.train import train
 
 
 def test_only_what_is_next_to_nothing_is_told() -> None:
-    line = {"loss": 0.5, "parts": {"cross_entropy": 0.5, "margin": 4e-5, "nacl": 6e-5}}
+    line = {"loss": 0.5, "parts": {"cross_entropy": 0.49, "margin": 0.004, "nacl": 0.006}}
     (warning,) = idle_terms(line, "mbls")
-    assert warning.startswith("margin of loss mbls was 4e-05 of a loss of 0.5 ")
+    assert warning.startswith("margin of loss mbls was 0.004 of a loss of 0.5 ")
     assert "`medcalib losses mbls`" in warning
 
 
