@@ -107,10 +107,9 @@ class Checkpoints:
                 torch.save(state, temporary)
                 digest = sha256(temporary)
         except (OSError, RuntimeError) as error:
-            free = shutil.disk_usage(path.parent).free / 2**20
             raise CheckpointError(
-                f"{path} cannot be written, {free:,.0f} MiB are free there: {error}; earlier checkpoints are intact, "
-                "--resume goes on from the last one"
+                f"{path} cannot be written{_free(path.parent)}: {error}; earlier checkpoints are intact, --resume goes "
+                "on from the last one"
             ) from error
         return {"file": name, "sha256": digest}
 
@@ -152,3 +151,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _free(folder: Path) -> str:
+    """How much the disk of a folder has left, as a clause; empty where the folder is gone."""
+    try:
+        return f", {shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free there"
+    except OSError:
+        return ""

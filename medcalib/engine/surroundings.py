@@ -69,8 +69,8 @@ def versions() -> dict[str, str | None]:
 def command(argv: Sequence[str]) -> list[str] | None:
     """The words of the command, with `…` for every value that could say where or who.
 
-    The values of --loss and --set stay but for those of `data` and `split`. None where it was not the command line
-    that called.
+    The values of --loss, --device and --set stay but for those of `data` and `split`. None where it was not the command
+    line that called.
     """
     if Path(argv[0]).name.removesuffix(".exe") not in ("medcalib", "__main__.py"):
         return None

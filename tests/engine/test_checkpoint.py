@@ -239,3 +239,10 @@ def test_what_a_killed_process_left_half_written_is_removed(run: Path) -> None:
     Checkpoints(run).remove_abandoned()
     assert temporary_files(run) == []
     assert Checkpoints(run).load_last()["epoch"] == 3
+
+
+def test_a_folder_that_cannot_be_made_is_told_as_such(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "file" / "run")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"epoch-00001\.pt cannot be written: .*Not a directory"):
+        checkpoints.save_last({"epoch": 1}, 1, 0)

@@ -1,4 +1,4 @@
-"""ACDC: patientXXX/{Info.cfg, patientXXX_frameYY.nii.gz, patientXXX_frameYY_gt.nii.gz}."""
+"""ACDC: patient001/{Info.cfg, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz}, and so on."""
 
 from __future__ import annotations
 

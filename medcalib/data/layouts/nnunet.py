@@ -1,4 +1,4 @@
-"""nnU-Net raw: `DatasetNNN_Name/{dataset.json, imagesTr/<case>_XXXX.nii.gz, labelsTr/<case>.nii.gz}`."""
+"""nnU-Net raw: `Dataset001_Name/{dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz}`, one file a channel."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from medcalib.data.predictions.voxels import Mapped, Voxels
 from medcalib.errors import DataError
+from medcalib.files import DISK_FULL
 
 SMALL_BYTES = 1 << 26  # below this, order on disk does not matter: all pages stay in memory
 _BLOCK_BYTES = 1 << 26
@@ -91,7 +92,7 @@ def _write(file: BinaryIO, piece: Any, what: str, size: int) -> None:
     try:
         file.write(piece)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in (*DISK_FULL, errno.EFBIG):
             raise _full(what, size) from error
         raise DataError(
             "no_temporary_file", f"{what}: the temporary file cannot be written: {error.strerror}"
