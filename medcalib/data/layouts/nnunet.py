@@ -1,4 +1,4 @@
-"""nnU-Net raw: `Dataset001_Name/{dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz}`, one file a channel."""
+"""nnU-Net raw: `Dataset001_Name/{dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr/<case>.nii.gz}`."""
 
 from __future__ import annotations
 
