@@ -55,7 +55,7 @@ def _brackets(cases: Mapping[str, Any]) -> str:
         return f"no intervals: {patients} patient{'s' * (patients > 1)}, {MIN_PATIENTS} are needed"
     if patients < len(cases):
         return f"brackets: 95 % bootstrap over {patients} patients"
-    told = "each a patient of its own (without --config nothing says which belong together)"
+    told = "each taken as a patient of its own (a --config says which belong together)"
     return f"brackets: 95 % bootstrap over {patients} cases, {told}"
 
 

@@ -91,7 +91,7 @@ def test_only_independent_regions_are_told_that_they_have_no_top_label() -> None
     ("options", "said"),
     [
         ({"per_patient": 2, "n": 6}, "brackets: 95 % bootstrap over 3 patients;"),
-        ({}, "brackets: 95 % bootstrap over 4 cases, each a patient of its own (without --config nothing says which"),
+        ({}, "brackets: 95 % bootstrap over 4 cases, each taken as a patient of its own (a --config says which"),
         ({"per_patient": 2}, "no intervals: 2 patients, 3 are needed;"),
         ({"n": 1}, "no intervals: 1 patient, 3 are needed;"),
     ],
