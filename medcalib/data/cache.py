@@ -102,7 +102,9 @@ class DiskCached(torch.utils.data.Dataset[Item]):
             item = _load(path, check=key not in self._checked)
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            if not path.is_file():  # removed between the two times that safetensors opens it: torch's RuntimeError
+                return None
             self._checked.discard(key)
             self._warn("damaged", f"the cached item {path} is damaged and is made anew: {error}")
             return None

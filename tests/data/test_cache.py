@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nibabel as nib
 import numpy as np
@@ -205,3 +205,18 @@ def test_processes_share_a_folder(cases: list[Case], tmp_path: Path) -> None:
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
+
+
+def test_an_entry_removed_while_it_is_opened_is_made_again(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """safetensors opens a file twice; where it is gone the second time, torch raises a RuntimeError."""
+    cached = DiskCached(cases, read, tmp_path / "cache", SETTINGS)
+
+    def gone(path: Path, check: bool) -> NoReturn:
+        path.unlink()
+        raise RuntimeError(f"unable to open file <{path}> in read-only mode: No such file or directory (2)")
+
+    monkeypatch.setattr("medcalib.data.cache._load", gone)
+    assert_same(cached[0], read(cases[0]))
+    assert not caplog.records
